@@ -1,0 +1,60 @@
+"""Where everything lies, relative to the root of the repository (where `dvc` runs the stages)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+SUMMARY = Path("metrics/summary.json")
+SUMMARY_TABLE = Path("metrics/summary.md")
+RUN_METRICS = Path("metrics/runs")
+SUMMARY_PLOTS = Path("plots/summary")
+
+
+def raw(name: str) -> Path:
+    """Return the folder of a data set as it came, in a layout that its reader reads."""
+    return Path("data/raw") / name
+
+
+def clips(dataset: str) -> Path:
+    """Return the clip store of a data set."""
+    return Path("data/clips") / dataset
+
+
+def flow(dataset: str) -> Path:
+    """Return the optical-flow store of a data set."""
+    return Path("data/flow") / dataset
+
+
+def features(name: str) -> Path:
+    """Return the Parquet table of a feature set."""
+    return Path("data/features") / f"{name}.parquet"
+
+
+def model(run: str) -> Path:
+    """Return the folder of a run's trained models, one sub-folder a seed."""
+    return Path("models") / run
+
+
+def scores(run: str) -> Path:
+    """Return the folder of a run's scores."""
+    return Path("data/scores") / run
+
+
+def run_metrics(run: str) -> Path:
+    """Return the JSON file with everything measured for a run."""
+    return RUN_METRICS / f"{run}.json"
+
+
+def plots(run: str) -> Path:
+    """Return the folder of a run's plots and pictures."""
+    return Path("plots") / run
+
+
+def checkpoints(run: str) -> Path:
+    """Return the folder where an interrupted training keeps its state (ignored by git and DVC)."""
+    return Path(".checkpoints") / run
+
+
+# The stores that a run can name in `uses`: folder -> kind of store.
+STORE_KINDS = {"data/clips": "clips", "data/flow": "flow", "data/features": "features"}
