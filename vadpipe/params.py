@@ -1,0 +1,265 @@
+"""Typed `params.yaml`: the one place that reads it. Unknown keys are refused, the nearest known one named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from vadpipe import paths
+from vadpipe.errors import UserError, did_you_mean
+
+# DVC drops a stage whose key is a number or a bool, and a dot breaks its parameter paths.
+KEY = re.compile(r"[a-z][a-z0-9_]*")
+
+Device = Literal["auto", "cuda", "mps", "cpu"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class Section(BaseModel):
+    """A group of parameters: every key known, every type exact."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Ingest(Section):
+    """How a data set under `data/raw/NAME` becomes clips."""
+
+    reader: str
+    fps: float = Field(gt=0)
+    quality: int | None = Field(ge=1, le=100)
+
+
+class Flow(Section):
+    """How optical flow is computed for a data set."""
+
+    algorithm: Literal["dis", "farneback"]
+    preset: Literal["ultrafast", "fast", "medium"]
+    scale: float = Field(gt=0, le=1)
+
+
+class FeatureSet(Section):
+    """One vector a frame, or one a cell of a grid, from a timm backbone."""
+
+    dataset: str
+    backbone: str
+    weights: str
+    height: int = Field(ge=16)
+    width: int = Field(ge=16)
+    layer: int | None = Field(ge=0)
+    pool: Literal["avg", "max"]
+    grid: list[Annotated[int, Field(ge=1)]] = Field(min_length=2, max_length=2)
+    batch: int = Field(ge=1)
+    precision: Precision
+    device: Device
+
+    @model_validator(mode="after")
+    def _grid_needs_a_layer(self) -> FeatureSet:
+        if self.layer is None and self.grid != [1, 1]:
+            raise ValueError("a grid needs a `layer`, since the vector before the class head has no place")
+        return self
+
+
+class MethodDefaults(Section):
+    """Parameters of a method for all runs; checked by the method's own `Train` and `Score`."""
+
+    train: dict[str, Any]
+    score: dict[str, Any]
+
+
+class Evaluate(Section):
+    """How scores become figures; nothing here is chosen on test labels."""
+
+    smoothing_s: float = Field(gt=0)
+    bootstrap: int = Field(ge=0)
+    top_frames: int = Field(ge=1)
+
+
+class Run(Section):
+    """One row of the results table; the three dicts override the defaults of the method and of `evaluate`."""
+
+    dataset: str
+    method: str
+    uses: str
+    train: dict[str, Any]
+    score: dict[str, Any]
+    evaluate: dict[str, Any]
+
+    @property
+    def store_kind(self) -> str | None:
+        """Return the kind of store that the path in `uses` stands for, None for a path of no known kind."""
+        return paths.STORE_KINDS.get(Path(self.uses).parent.as_posix())
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    generate: dict[str, dict[str, Any]]
+    ingest: dict[str, Ingest]
+    flow: dict[str, Flow]
+    features: dict[str, FeatureSet]
+    methods: dict[str, MethodDefaults]
+    evaluate: Evaluate
+    runs: dict[str, Run]
+
+    def run(self, name: str) -> Run:
+        """Return a run with the defaults of its method and of `evaluate` merged in.
+
+        Raises:
+            UserError: params.yaml has no such run.
+        """
+        run = item(self.runs, "runs", name)
+        defaults = self.methods[run.method]
+        return run.model_copy(
+            update={
+                "train": {**defaults.train, **run.train},
+                "score": {**defaults.score, **run.score},
+                "evaluate": {**self.evaluate.model_dump(), **run.evaluate},
+            }
+        )
+
+
+SectionT = TypeVar("SectionT", bound=BaseModel)
+ItemT = TypeVar("ItemT")
+
+
+def item(section: Mapping[str, ItemT], name: str, key: str) -> ItemT:
+    """Return an item of a section, or raise a `UserError` that names the nearest key."""
+    if key not in section:
+        raise UserError(f"params.yaml: {name} has no item '{key}'{did_you_mean(key, section)}")
+    return section[key]
+
+
+def parse(model: type[SectionT], values: object, where: str) -> SectionT:
+    """Check values against a model.
+
+    Args:
+        where: how to name the place in messages, such as `params.yaml: flow.campus`.
+
+    Raises:
+        UserError: an unknown, missing or wrongly typed key, each named.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: expected keys and values, got {values!r}")
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = []
+        for detail in error.errors(include_url=False):
+            key = ".".join(str(part) for part in detail["loc"])
+            if detail["type"] == "extra_forbidden":
+                problems.append(f"{where}: unknown key '{key}'{did_you_mean(key, model.model_fields)}")
+            elif detail["type"] == "missing":
+                problems.append(f"{where}: the key '{key}' is missing")
+            else:
+                place = f"{where}.{key}" if key else where
+                problems.append(f"{place}: {_lower(detail['msg'])}, got {detail['input']!r}")
+        raise UserError("\n       ".join(problems)) from None
+
+
+def load(path: Path = paths.PARAMS) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        UserError: the file is missing or no YAML, a key is unknown, missing or of the wrong type, a name
+            is no identifier, or an item names a data set, method or store that does not exist.
+    """
+    tree = _read(path)
+    sections = Params.model_fields
+    for name in tree:
+        if name not in sections:
+            raise UserError(f"{path}: unknown section '{name}'{did_you_mean(str(name), sections)}")
+    for name in sections:
+        if name not in tree:
+            raise UserError(f"{path}: the section '{name}' is missing; write `{name}: {{}}` if it is empty")
+    models: dict[str, type[BaseModel] | None] = {
+        "generate": None,
+        "ingest": Ingest,
+        "flow": Flow,
+        "features": FeatureSet,
+        "methods": MethodDefaults,
+        "runs": Run,
+    }
+    checked: dict[str, Any] = {"evaluate": parse(Evaluate, tree["evaluate"], f"{path}: evaluate")}
+    for name, model in models.items():
+        checked[name] = _items(tree[name], model, f"{path}: {name}")
+    params = Params(**checked)
+    _check_references(params, path)
+    return params
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = YAML(typ="safe").load(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is not here; run the command in the root of the repository") from None
+    except YAMLError as error:
+        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected sections such as `runs:`, got {tree!r}")
+    return tree
+
+
+def _items(section: object, model: type[BaseModel] | None, where: str) -> dict[str, Any]:
+    if not isinstance(section, dict):
+        raise UserError(f"{where}: expected a mapping of items, got {section!r}; write `{{}}` if it is empty")
+    for key in section:
+        check_key(key, where)
+    if model is None:
+        return section
+    return {key: parse(model, values, f"{where}.{key}") for key, values in section.items()}
+
+
+def check_key(key: object, where: str) -> None:
+    """Refuse a name that DVC would drop or misread.
+
+    Raises:
+        UserError: the key is no lower-case identifier.
+    """
+    if not isinstance(key, str) or not KEY.fullmatch(key):
+        raise UserError(
+            f"{where}: the key {key!r} is no name; use lower-case letters, digits and _, starting with a letter "
+            "(DVC drops or misreads other keys)"
+        )
+
+
+def _check_references(params: Params, path: Path) -> None:
+    for name in params.flow:
+        _known(name, params.ingest, f"{path}: flow.{name}: unknown data set")
+    for name, features in params.features.items():
+        _known(features.dataset, params.ingest, f"{path}: features.{name}.dataset: unknown data set")
+    for name, run in params.runs.items():
+        where = f"{path}: runs.{name}"
+        if paths.plots(name) == paths.SUMMARY_PLOTS:
+            raise UserError(f"{where}: plots of a run of this name would lie where those of all runs do; rename it")
+        _known(run.dataset, params.ingest, f"{where}.dataset: unknown data set")
+        _known(run.method, params.methods, f"{where}.method: unknown method")
+        _check_uses(params, run, where)
+        parse(Evaluate, {**params.evaluate.model_dump(), **run.evaluate}, f"{where}.evaluate")
+
+
+def _check_uses(params: Params, run: Run, where: str) -> None:
+    """Refuse a `uses` that no stage writes, or that was prepared from another data set."""
+    stores = {paths.clips(name).as_posix(): name for name in params.ingest}
+    stores |= {paths.flow(name).as_posix(): name for name in params.flow}
+    stores |= {paths.features(name).as_posix(): features.dataset for name, features in params.features.items()}
+    _known(run.uses, stores, f"{where}.uses: no stage writes")
+    if stores[run.uses] != run.dataset:
+        raise UserError(
+            f"{where}.uses: '{run.uses}' is prepared from the data set '{stores[run.uses]}', "
+            f"but the run is on '{run.dataset}'; give both the same data set"
+        )
+
+
+def _known(name: str, known: Mapping[str, object], problem: str) -> None:
+    if name not in known:
+        raise UserError(f"{problem} '{name}'{did_you_mean(name, known)}")
+
+
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
