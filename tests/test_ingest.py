@@ -1,0 +1,477 @@
+"""Readers and the clip store: what goes in comes out, and nothing wrong goes in."""
+
+from __future__ import annotations
+
+import errno
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from stages import ingest
+from tests.conftest import (
+    HEIGHT,
+    WIDTH,
+    draw,
+    run_stage,
+    tiny_params,
+    ucsd_dataset,
+    write_frames,
+    write_params,
+    write_video,
+)
+from vadpipe import params, paths
+from vadpipe.errors import UserError
+from vadpipe.store import atomic, images, open_clips
+
+RAW = Path("data/raw/tiny")
+OUT = Path("data/clips/tiny")
+
+
+def by_name(path: Path = OUT) -> dict:
+    return {clip.name: clip for clip in open_clips(path)}
+
+
+def test_bytes_of_jpeg_and_png_are_taken_over(tiny: Path) -> None:
+    ingest.main("tiny")
+    clips = by_name()
+    for name, folder in (("a1", "train/a1"), ("b1", "test/b1")):
+        files = sorted((RAW / folder).iterdir())
+        stored = [data for group in clips[name].encoded() for data in group]
+        assert stored == [file.read_bytes() for file in files]
+        assert clips[name].column("name") == [str(file) for file in files]
+
+
+def test_video_frames_labels_masks_and_boxes(tiny: Path) -> None:
+    ingest.main("tiny")
+    clips = by_name()
+    assert {name: clip.length for name, clip in clips.items()} == {"a1": 40, "a2": 36, "b1": 34, "b2": 33, "b3": 12}
+    labels = clips["b1"].labels()
+    assert labels.nonzero()[0].tolist() == list(range(10, 20))
+    assert clips["b2"].labels().nonzero()[0].tolist() == [*range(5), *range(6, 33)]
+    assert not clips["b3"].labels().any()
+    assert not clips["a1"].labels().any()
+    masks = [images.decode_grey(data) for data in clips["b1"].column("mask")]
+    assert [bool(mask.any()) for mask in masks] == labels.astype(bool).tolist()
+    assert set(clips["b2"].column("mask")) == {None}
+    box = {"track": 0, "x_min": 4, "y_min": 8, "x_max": 12, "y_max": 16}
+    assert clips["b1"].column("boxes")[10:12] == [[box], []]
+    decoded = np.concatenate(list(clips["a2"].chunks()))
+    assert decoded.shape == (36, HEIGHT, WIDTH, 3)
+    # MJPG loses a little; the store (PNG) nothing more. RGB: the square is yellow.
+    assert np.abs(decoded[3].astype(int) - draw(3)[..., ::-1]).mean() < 12
+    assert decoded[3, 12, 7].tolist() != draw(3)[12, 7].tolist()
+    info = clips["a2"].info
+    assert (info["kind"], info["height"], info["width"], info["channels"], info["fps"]) == ("clips", 24, 36, 3, 10.0)
+
+
+def test_row_groups_bound_memory(tiny: Path) -> None:
+    ingest.main("tiny")
+    assert [len(group) for group in by_name()["a1"].encoded()] == [32, 8]
+
+
+def test_frame_gives_one_frame_of_any_row_group(tiny: Path) -> None:
+    ingest.main("tiny")
+    clip = by_name()["a1"]
+    frames = np.concatenate(list(clip.chunks()))
+    for index in (0, 31, 32, 39):
+        assert (clip.frame(index) == frames[index]).all()
+
+
+def test_ucsd_with_its_traps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = ucsd_dataset(tmp_path / "raw")
+    from vadpipe.prepare.ingest import ingest as run
+
+    run("ped", params.Ingest(reader="ucsd", fps=10.0, quality=None), root, OUT)
+    clips = by_name()
+    assert sorted(clips) == ["Test001", "Test002", "Test003", "Train001", "Train002"]
+    assert clips["Test001"].labels().tolist() == [0, 0, 1, 1, 1, 1]  # not the [1:1] of the .m~
+    assert clips["Test003"].labels().tolist() == [1, 1, 0, 1, 1, 1]
+    for name in ("Test001", "Test002"):
+        masks = [images.decode_grey(data) for data in clips[name].column("mask")]
+        assert [bool(mask.any()) for mask in masks] == [False, False, True, True, True, True]
+        assert set(np.unique(masks)) == {0, 255}
+    assert set(clips["Test003"].column("mask")) == {None}
+    frames = np.concatenate(list(clips["Train001"].chunks()))
+    assert (frames[2] == draw(2)[..., ::-1]).all()  # TIFF to PNG: exact
+
+
+def test_grey_and_rgba_and_16_bit(tiny: Path) -> None:
+    folder = RAW / "train" / "a3"
+    folder.mkdir()
+    grey = draw(0)[..., 1]
+    cv2.imwrite(str(folder / "1.png"), np.dstack([draw(0), np.full((HEIGHT, WIDTH), 9, np.uint8)]))
+    cv2.imwrite(str(folder / "2.png"), grey)
+    cv2.imwrite(str(folder / "3.png"), grey.astype(np.uint16) * 257)
+    ingest.main("tiny")
+    frames = np.concatenate(list(by_name()["a3"].chunks()))
+    assert (frames[0] == draw(0)[..., ::-1]).all()
+    assert (frames[1] == grey[..., None]).all()
+    assert (frames[2] == grey[..., None]).all()
+
+
+def test_frames_sort_by_number(tiny: Path) -> None:
+    folder = RAW / "train" / "a4"
+    folder.mkdir()
+    for index in (1, 2, 10):
+        cv2.imwrite(str(folder / f"f{index}.png"), draw(index))
+    ingest.main("tiny")
+    assert [Path(name).name for name in by_name()["a4"].column("name")] == ["f1.png", "f2.png", "f10.png"]
+
+
+# Each case: what is done to the data set, and what the message must name.
+
+
+def truncate_jpeg() -> None:
+    file = RAW / "train/a1/005.jpg"
+    file.write_bytes(file.read_bytes()[:-400])
+
+
+def truncate_png() -> None:
+    file = RAW / "test/b1/005.png"
+    file.write_bytes(file.read_bytes()[:-30])
+
+
+def damage_png() -> None:
+    file = RAW / "test/b1/006.png"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 255
+    file.write_bytes(bytes(data))
+
+
+def no_image() -> None:
+    (RAW / "train/a1/006.jpg").write_text("hello")
+
+
+def empty_image() -> None:
+    (RAW / "train/a1/006.jpg").write_bytes(b"")
+
+
+def text_among_frames() -> None:
+    (RAW / "train/a1/notes.txt").write_text("hello")
+
+
+def empty_clip() -> None:
+    (RAW / "test/b9").mkdir()
+
+
+def unreadable_video() -> None:
+    (RAW / "test/b9.avi").write_bytes(b"RIFF nothing")
+
+
+def cut_video() -> None:
+    file = RAW / "train/a2.avi"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def lying_header() -> None:
+    file = RAW / "train/a2.avi"
+    data = bytearray(file.read_bytes())
+    at = data.index(b"avih") + 8 + 16  # dwTotalFrames of the main header, then that of the stream
+    data[at : at + 4] = (90).to_bytes(4, "little")
+    at = data.index(b"strh") + 8 + 32
+    data[at : at + 4] = (90).to_bytes(4, "little")
+    file.write_bytes(bytes(data))
+
+
+def size_changes() -> None:
+    cv2.imwrite(str(RAW / "train/a1/007.jpg"), draw(0, height=30))
+
+
+def label_past_the_end() -> None:
+    (RAW / "labels.csv").write_text("clip,first,last\nb1,30,34\n")
+
+
+def labels_overlap() -> None:
+    (RAW / "labels.csv").write_text("clip,first,last\nb1,10,19\nb1,19,22\n")
+
+
+def label_reversed() -> None:
+    (RAW / "labels.csv").write_text("clip,first,last\nb1,19,10\n")
+
+
+def label_of_unknown_clip() -> None:
+    (RAW / "labels.csv").write_text("clip,first,last\nb7,10,19\n")
+
+
+def label_of_train_clip() -> None:
+    (RAW / "labels.csv").write_text("clip,first,last\na1,10,19\n")
+
+
+def label_no_number() -> None:
+    (RAW / "labels.csv").write_text("clip,first,last\nb1,10,x\n")
+
+
+def label_columns() -> None:
+    (RAW / "labels.csv").write_text("clip,start,end\nb1,10,19\n")
+
+
+def label_short_row() -> None:
+    (RAW / "labels.csv").write_text("clip,first,last\nb1,10\n")
+
+
+def mask_of_another_size() -> None:
+    np.save(RAW / "masks/b1.npy", np.zeros((34, HEIGHT, WIDTH + 1), np.uint8))
+
+
+def mask_count() -> None:
+    np.save(RAW / "masks/b1.npy", np.zeros((33, HEIGHT, WIDTH), np.uint8))
+
+
+def mask_where_normal() -> None:
+    np.save(RAW / "masks/b1.npy", np.ones((34, HEIGHT, WIDTH), np.uint8))
+
+
+def mask_cut_off() -> None:
+    file = RAW / "masks/b1.npy"
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+def mask_of_unknown_clip() -> None:
+    (RAW / "masks/b1.npy").rename(RAW / "masks/b8.npy")
+
+
+def two_clips_of_one_name() -> None:
+    write_video(RAW / "train/a1.avi", 4)
+
+
+def name_with_a_dot() -> None:
+    (RAW / "train/a1").rename(RAW / "train/a.1")
+
+
+def stray_file() -> None:
+    (RAW / "stray.bin").write_bytes(b"x")
+
+
+def stray_among_clips() -> None:
+    (RAW / "train/notes.docx").write_bytes(b"x")
+
+
+def no_test() -> None:
+    (RAW / "test").rename(RAW.parent / "elsewhere")
+
+
+def empty_train() -> None:
+    (RAW / "train").rename(RAW.parent / "elsewhere")
+    (RAW / "train").mkdir()
+
+
+def track_past_the_end() -> None:
+    (RAW / "tracks.csv").write_text("clip,track,frame,x_min,y_min,x_max,y_max\nb1,0,99,4,8,12,16\n")
+
+
+def track_inverted() -> None:
+    (RAW / "tracks.csv").write_text("clip,track,frame,x_min,y_min,x_max,y_max\nb1,0,9,14,8,12,16\n")
+
+
+BAD = {
+    truncate_jpeg: "005.jpg",
+    truncate_png: "005.png",
+    damage_png: "006.png",
+    no_image: "006.jpg",
+    empty_image: "006.jpg",
+    text_among_frames: "notes.txt",
+    empty_clip: "b9",
+    unreadable_video: "b9.avi",
+    cut_video: "a2.avi",
+    lying_header: "promises 90 frames but only 36",
+    size_changes: "007.jpg is 30x36 pixels",
+    label_past_the_end: "clip b1: the interval 30 to 34",
+    labels_overlap: "clip b1: the interval 19 to 22 overlaps",
+    label_reversed: "19 to 10",
+    label_of_unknown_clip: "labels.csv, line 2: there is no test clip 'b7'",
+    label_of_train_clip: "labels.csv, line 2: there is no test clip 'a1'",
+    label_no_number: "labels.csv, line 2",
+    label_columns: "clip,first,last",
+    label_short_row: "labels.csv, line 2",
+    mask_of_another_size: "b1",
+    mask_count: "33 masks but the clip has 34 frames",
+    mask_where_normal: "call data/raw/tiny/test/b1/001.png normal",
+    mask_cut_off: "b1.npy",
+    mask_of_unknown_clip: "b8",
+    two_clips_of_one_name: "two clips of train are named 'a1'",
+    name_with_a_dot: "a.1",
+    stray_file: "stray.bin",
+    stray_among_clips: "notes.docx",
+    no_test: "test is not there",
+    empty_train: "no clips for 'train'",
+    track_past_the_end: "no frame 99",
+    track_inverted: "tracks.csv, line 2",
+}
+
+
+@pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__)
+def test_bad_input_is_named_and_nothing_is_written(tiny: Path, spoil) -> None:
+    spoil()
+    with pytest.raises(UserError) as error:
+        ingest.main("tiny")
+    assert BAD[spoil] in str(error.value)
+    assert not OUT.exists()
+    assert list(OUT.parent.glob("*")) == list(OUT.parent.glob(".*")) == []
+
+
+def test_a_mistake_ends_in_one_line_and_exit_code_2(tiny: Path) -> None:
+    size_changes()
+    done = run_stage("ingest", "tiny")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == done.stderr.splitlines()[-1:]
+
+
+def ucsd_mask_missing(root: Path) -> None:
+    (root / "Test/Test002_gt/frame004.bmp").unlink()
+
+
+def ucsd_interval_missing(root: Path) -> None:
+    (root / "Test/UCSDped2.m").write_text("TestVideoFile{end+1}.gt_frame = [3:6];\n")
+
+
+def ucsd_interval_past_the_end(root: Path) -> None:
+    text = (root / "Test/UCSDped2.m").read_text()
+    (root / "Test/UCSDped2.m").write_text(text.replace("4:6", "4:7"))
+
+
+def ucsd_no_intervals(root: Path) -> None:
+    (root / "Test/UCSDped2.m").unlink()
+
+
+def ucsd_stray(root: Path) -> None:
+    write_frames(root / "Test" / "Test4", 2)
+
+
+def ucsd_masks_without_clip(root: Path) -> None:
+    (root / "Test/Test001_gt").rename(root / "Test/Test009_gt")
+
+
+UCSD_BAD = {
+    ucsd_mask_missing: "no mask for",
+    ucsd_interval_missing: "intervals for 1 clips, but there are 3 test clips",
+    ucsd_interval_past_the_end: "UCSDped2.m, line 4: the interval 4 to 7",
+    ucsd_no_intervals: "found 0",
+    ucsd_stray: "Test4",
+    ucsd_masks_without_clip: "Test009_gt",
+}
+
+
+@pytest.mark.parametrize("spoil", UCSD_BAD, ids=lambda spoil: spoil.__name__)
+def test_bad_ucsd_is_named(tmp_path: Path, spoil) -> None:
+    from vadpipe.datasets.ucsd import scan
+
+    root = ucsd_dataset(tmp_path / "raw")
+    spoil(root)
+    with pytest.raises(UserError) as error:
+        scan(root)
+    assert UCSD_BAD[spoil] in str(error.value)
+
+
+def test_a_killed_ingest_leaves_nothing_and_runs_again(tiny: Path) -> None:
+    for index in range(3, 30):
+        write_frames(RAW / "train" / f"a{index}", 40)
+    code = f"import sys; sys.argv = ['ingest', 'tiny']; sys.path.insert(0, '{Path(ingest.__file__).parent.parent}'); "
+    code += "import vadpipe.prepare.ingest as i, time; w = i.write_clip; "
+    code += "i.write_clip = lambda *a, **k: (time.sleep(0.3), w(*a, **k))[1]; "
+    code += "from stages import ingest; ingest.main('tiny')"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    partial = OUT.with_name(".tiny.partial")
+    deadline = time.monotonic() + 30
+    while not list(partial.glob("train/*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert partial.exists()
+    assert not OUT.exists()
+    ingest.main("tiny")
+    assert not partial.exists()
+    assert len(by_name()) == 32
+
+
+def limited(size: int) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def test_no_space_is_one_line(tiny: Path) -> None:
+    """A real limit of the kernel: files may not grow past 20 kB."""
+    script = Path(ingest.__file__)
+    done = subprocess.run(
+        [sys.executable, str(script), "tiny"],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: limited(20_000),
+    )
+    assert done.returncode == 2, done.stderr
+    assert "cannot write data/clips/tiny" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not OUT.exists()
+    assert not OUT.with_name(".tiny.partial").exists()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
+def test_every_refusal_of_the_disk_names_the_output(tmp_path: Path, code: int) -> None:
+    target = tmp_path / "out.json"
+    with pytest.raises(UserError, match=r"cannot write .*out\.json"), atomic.replacing(target) as beside:
+        beside.write_text("half")
+        raise OSError(code, "refused")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_read_only_folder_is_one_line(tiny: Path) -> None:
+    # Not even root may write below /proc or /sys.
+    Path("data/clips").symlink_to("/sys/kernel")
+    done = run_stage("ingest", "tiny")
+    assert done.returncode == 2, done.stderr
+    assert "cannot write data/clips/tiny" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_replacing_keeps_the_old_output_when_it_fails(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    target.mkdir()
+    (target / "old").touch()
+    with pytest.raises(RuntimeError), atomic.replacing(target, folder=True) as beside:
+        (beside / "new").touch()
+        raise RuntimeError
+    assert [path.name for path in target.iterdir()] == ["old"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_damaged_store_is_named(tiny: Path) -> None:
+    ingest.main("tiny")
+    file = OUT / "test" / "b1.parquet"
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"b1\.parquet is no whole Parquet"):
+        open_clips(OUT)
+
+
+def test_check_reports_what_it_found(tiny: Path) -> None:
+    from vadpipe.prepare.inspect import inspect
+
+    text = "\n".join(inspect("folder", paths.raw("tiny")))
+    assert "train: 2 clips, 76 frames (36 to 40 a clip), 24x36 colour (2 clips)" in text
+    assert "test: 3 clips, 79 frames" in text
+    assert "labels: 42 of 79 test frames are abnormal" in text
+    assert "masks: 34 frames; boxes: 1 frames" in text
+    assert "oddity: b3 is normal in every frame" in text
+
+
+def test_without_labels(tiny: Path) -> None:
+    (RAW / "labels.csv").unlink()
+    (RAW / "masks/b1.npy").unlink()
+    ingest.main("tiny")
+    assert by_name()["b1"].labels() is None
+    assert json.dumps(by_name()["b1"].info)
+
+
+def test_unknown_reader_names_the_nearest(tiny: Path) -> None:
+    write_params({**tiny_params(), "ingest": {"tiny": {"reader": "foldr", "fps": 1.0, "quality": None}}})
+    with pytest.raises(UserError, match="did you mean 'folder'"):
+        ingest.main("tiny")

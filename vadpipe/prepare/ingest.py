@@ -1,0 +1,47 @@
+"""Raw data in, clip store out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from vadpipe.datasets import base
+from vadpipe.datasets.base import RawDataset
+from vadpipe.params import Ingest
+from vadpipe.store.atomic import replacing
+from vadpipe.store.base import SPLITS
+from vadpipe.store.clips import Frame, write_clip
+
+
+def ingest(name: str, params: Ingest, source: Path, out: Path) -> None:
+    """Write the clip store of a data set.
+
+    Raises:
+        UserError: the layout, a frame, a mask or a label is not as it should be.
+    """
+    dataset = base.get(params.reader)(source)
+    with replacing(out, folder=True) as folder:
+        frames = write_clips(name, params, dataset, folder)
+    print(f"{name}: {len(dataset.clips)} clips, {frames} frames -> {out}")
+
+
+def write_clips(name: str, params: Ingest, dataset: RawDataset, folder: Path) -> int:
+    """Write all clips into an empty folder and return the number of frames."""
+    info = {"dataset": name, "reader": params.reader, "fps": params.fps, "ordered": True, "source": f"data/raw/{name}"}
+    for split in SPLITS:
+        (folder / split).mkdir()
+    total = 0
+    with tqdm(unit=" frames", desc=f"ingest {name}", disable=None) as bar:
+        for clip in dataset.clips:
+            path = folder / clip.split / f"{clip.name}.parquet"
+            total += write_clip(path, _counted(clip.frames(), bar), params.quality, **info)
+    return total
+
+
+def _counted(frames: Iterator[Frame], bar: tqdm[Any]) -> Iterator[Frame]:
+    for frame in frames:
+        yield frame
+        bar.update()

@@ -1,0 +1,59 @@
+"""The flow store: `data/flow/NAME/{train,test}/CLIP.parquet`, the motion into each frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vadpipe.store.base import ROWS, ClipFile, with_metadata
+
+KIND = "flow"
+
+SCHEMA = pa.schema([pa.field("frame", pa.int32(), nullable=False), pa.field("flow", pa.binary())])
+
+FlowField = npt.NDArray[np.float16]
+
+
+def write_clip(path: Path, chunks: Iterable[list[FlowField | None]], height: int, width: int, **info: object) -> None:
+    """Write the flow of a clip.
+
+    Args:
+        chunks: row groups of flow into each frame, float16 (height, width, 2) in x and y, in pixels of the
+            clip's frames a frame; None for the first frame, which has no predecessor.
+    """
+    schema = with_metadata(SCHEMA, kind=KIND, height=height, width=width, **info)
+    count = 0
+    with pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=False) as writer:
+        for chunk in chunks:
+            columns = {
+                "frame": list(range(count, count + len(chunk))),
+                "flow": [None if flow is None else flow.tobytes() for flow in chunk],
+            }
+            writer.write_table(pa.table(columns, schema=schema), row_group_size=ROWS)
+            count += len(chunk)
+
+
+class FlowClip(ClipFile):
+    """The flow of a clip."""
+
+    def cell(self, side: int) -> tuple[int, int]:
+        """Return height and width in grid points of a square of `side` pixels of the frame, at least 1."""
+        return (
+            max(1, round(side * self.info["height"] / self.info["frame_height"])),
+            max(1, round(side * self.info["width"] / self.info["frame_width"])),
+        )
+
+    def chunks(self) -> Iterator[npt.NDArray[np.float16]]:
+        """Yield float16 (n, h, w, 2): x and y in pixels of the clip's frames a frame; NaN for the first frame."""
+        shape = (self.info["height"], self.info["width"], 2)
+        for rows in self.rows(["flow"]):
+            chunk = np.full((len(rows), *shape), np.nan, np.float16)
+            for index, data in enumerate(rows["flow"]):
+                if data.is_valid:
+                    chunk[index] = np.frombuffer(data.as_buffer(), np.float16).reshape(shape)
+            yield chunk
