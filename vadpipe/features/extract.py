@@ -1,0 +1,97 @@
+"""Frames to vectors: decoded ahead in threads, computed in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from vadpipe.features.backbones import Backbone
+from vadpipe.parallel import ordered_map
+from vadpipe.params import FeatureSet
+from vadpipe.store import images, open_clips
+from vadpipe.store.atomic import replacing
+from vadpipe.store.clips import Clip
+from vadpipe.store.features import FeatureWriter, Vectors
+from vadpipe.training.device import autocast, choose_device
+
+
+def extract(params: FeatureSet, source: Path, out: Path) -> None:
+    """Write the feature table of a clip store.
+
+    Raises:
+        UserError: the backbone or its weights are not to be had, or a vector holds NaN.
+    """
+    clips = open_clips(source)
+    device = choose_device(params.device)
+    backbone = Backbone(params).to(device).to(memory_format=torch.channels_last)
+    info = {
+        "dataset": params.dataset,
+        "fps": clips[0].info["fps"],
+        "ordered": clips[0].info["ordered"],
+        "grid": params.grid,
+        "computed": {**params.model_dump(), **backbone.record, "torch": torch.__version__, "device": device.type},
+    }
+    with replacing(out) as beside:
+        writer = FeatureWriter(beside, backbone.dim, **info)
+        with tqdm(total=sum(clip.length for clip in clips), unit=" frames", desc="features", disable=None) as bar:
+            for clip in clips:
+                writer.write(clip.split, clip.name, _progress(vectors(clip, backbone, params, device), bar))
+        writer.close()
+    print(f"{len(clips)} clips, {backbone.dim} features a frame ({backbone.record['weights']}) -> {out}")
+
+
+def vectors(clip: Clip, backbone: Backbone, params: FeatureSet, device: torch.device) -> Iterator[Vectors]:
+    """Yield the vectors of a clip, float32 (n, D), a batch at a time."""
+    with torch.inference_mode(), autocast(device, params.precision):
+        for batch in _batches(frames(clip, params.height, params.width), params.batch):
+            pinned = torch.from_numpy(batch)
+            if device.type == "cuda":
+                pinned = pinned.pin_memory()
+            # (n, H, W, 3) seen as (n, 3, H, W) is channels_last already: nothing is copied.
+            result = backbone(pinned.to(device, non_blocking=True).permute(0, 3, 1, 2))
+            yield result.float().cpu().numpy()
+
+
+def frames(clip: Clip, height: int, width: int) -> Iterator[images.Image]:
+    """Yield frames uint8 (n, height, width, 3) RGB, decoded and resized ahead in threads."""
+
+    def work(group: list[bytes]) -> images.Image:
+        return np.stack([_resized(images.decode(data), height, width) for data in group])
+
+    return ordered_map(work, clip.encoded())
+
+
+def _resized(image: images.Image, height: int, width: int) -> images.Image:
+    if image.shape[:2] == (height, width):
+        return image
+    # INTER_AREA averages what a smaller image cannot hold; INTER_CUBIC would let it flicker.
+    shrinks = image.shape[0] >= height and image.shape[1] >= width
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return cv2.resize(image, (width, height), interpolation=interpolation)  # type: ignore[return-value]
+
+
+def _batches(chunks: Iterable[images.Image], size: int) -> Iterator[images.Image]:
+    """Regroup chunks of frames into batches of `size`; the last one may be smaller."""
+    held: list[images.Image] = []
+    count = 0
+    for chunk in chunks:
+        held.append(chunk)
+        count += len(chunk)
+        while count >= size:
+            joined = np.concatenate(held) if len(held) > 1 else held[0]
+            yield joined[:size]
+            held, count = [joined[size:]], count - size
+    if count:
+        yield np.concatenate(held)
+
+
+def _progress(chunks: Iterator[Vectors], bar: tqdm[Any]) -> Iterator[Vectors]:
+    for chunk in chunks:
+        yield chunk
+        bar.update(len(chunk))

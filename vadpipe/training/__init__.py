@@ -1,0 +1,1 @@
+"""Devices, seeds, one training loop, and states to go on from."""
