@@ -1,0 +1,39 @@
+"""Stage `score`: score the test clips with every model of a run, to data/scores/RUN."""
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from vadpipe import params, paths
+from vadpipe.errors import UserError, run_stage
+from vadpipe.methods import base
+from vadpipe.store import open_store
+from vadpipe.store.atomic import replacing
+from vadpipe.store.scores import ScoreWriter
+
+
+def main(name: str) -> None:
+    """Score the run `name`."""
+    run = params.load().run(name)
+    method = base.create(run, name)
+    store = open_store(Path(run.uses), method.needs)
+    clips = store.clips("test")
+    info = {"run": name, "train": run.train, "score": run.score, "computed": store.info.get("computed", {})}
+    seeds = base.seeds(method)
+    with replacing(paths.scores(name), folder=True) as folder:
+        writer = ScoreWriter(folder, **info)
+        with tqdm(total=len(seeds) * len(clips), unit=" clips", desc=f"score {name}", disable=None) as bar:
+            for seed in seeds:
+                model = paths.model(name) / str(seed)
+                if not model.is_dir():
+                    raise UserError(f"{model} is not here; run `dvc repro train@{name}` or `dvc pull`")
+                method.load(model)
+                for clip in clips:
+                    writer.write(seed, clip.name, clip.length, method.score(clip))
+                    bar.update()
+        writer.close()
+    print(f"{name}: {len(clips)} clips, {len(seeds)} seed(s) -> {paths.scores(name)}")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,191 @@
+"""What every method keeps, and nearest neighbours against brute force."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from stages import features, flow, ingest, score, train
+from vadpipe import params
+from vadpipe.errors import UserError
+from vadpipe.methods import base, knn
+from vadpipe.methods.knn import Knn, ScoreParams
+from vadpipe.store import FeatureClip, open_store
+from vadpipe.store.features import FeatureWriter
+from vadpipe.store.scores import Scores, ScoreWriter, read_map, read_scores
+
+
+def test_one_file_one_method() -> None:
+    for name in base.names():
+        cls = base.get(name)
+        assert cls.__module__ == f"vadpipe.methods.{name}"
+        assert cls.__doc__
+        assert cls.needs in {"clips", "flow", "features"}
+        # Defaults stand in params.yaml, where they are seen, not in the code.
+        for model in (cls.Train, cls.Score):
+            assert all(field.is_required() for field in model.model_fields.values())
+
+
+@pytest.mark.parametrize("method", base.names())
+def test_every_method_trains_scores_and_repeats(tiny: Path, method: str) -> None:
+    run = f"tiny_{method}"
+    ingest.main("tiny")
+    needs = base.get(method).needs
+    if needs != "clips":
+        {"flow": lambda: flow.main("tiny"), "features": lambda: features.main("tiny_net")}[needs]()
+    train.main(run)
+    score.main(run)
+    table = read_scores(Path("data/scores") / run)
+    seeds = base.seeds(base.create(params.load().run(run), run))
+    assert len(table.frames) == len(seeds) * 79
+    main = table.frames[table.components[0]]
+    covered = table.frames["covered"]
+    assert np.isfinite(main[covered]).all()
+    assert main[~covered].isna().all()
+    # Only the start of a clip may be without a score.
+    assert covered[table.frames["frame"] > 0].all()
+    assert not list(Path("models").rglob("*.pkl")) + list(Path("models").rglob("*.pt"))
+    assert not Path(".checkpoints", run).exists()
+    models = {path: path.read_bytes() for path in Path("models").rglob("*") if path.is_file()}
+    train.main(run)
+    assert {path: path.read_bytes() for path in Path("models").rglob("*") if path.is_file()} == models
+    score.main(run)
+    again = read_scores(Path("data/scores") / run)
+    assert again.frames.equals(table.frames)
+
+
+def gallery_and_queries(count: int = 90, dim: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(5)
+    # Far from the origin, where |x|^2 - 2xy + |y|^2 loses digits.
+    return (
+        (rng.normal(size=(count, dim)) + 100).astype(np.float32),
+        (rng.normal(size=(40, dim)) + 100).astype(np.float32),
+    )
+
+
+def brute_force(gallery: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+    distances = ((queries[:, None].astype(np.float64) - gallery[None]) ** 2).sum(-1)
+    return np.sort(distances, axis=1)[:, :k].sum(1)
+
+
+def feature_table(path: Path, train_vectors: np.ndarray, test_vectors: np.ndarray) -> None:
+    writer = FeatureWriter(path, train_vectors.shape[1], dataset="d", ordered=True)
+    writer.write("train", "a", [train_vectors[:50]])
+    writer.write("train", "b", [train_vectors[50:]])
+    writer.write("test", "c", [test_vectors[:7], test_vectors[7:]])
+    writer.close()
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+@pytest.mark.parametrize("search", ["faiss", "torch", "torch in steps"])
+def test_knn_equals_brute_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search: str, k: int) -> None:
+    gallery, queries = gallery_and_queries()
+    feature_table(tmp_path / "f.parquet", gallery, queries)
+    store = open_store(tmp_path / "f.parquet")
+    method = Knn(None, ScoreParams(k=k, device="cpu"))
+    method.fit(store, base.Fit(0, tmp_path))
+    if search != "faiss":
+        monkeypatch.setitem(sys.modules, "faiss", None)
+    if search == "torch in steps":
+        monkeypatch.setattr(knn, "_GALLERY_STEP", 7)
+    (clip,) = store.clips("test")
+    assert isinstance(clip, FeatureClip)
+    found = np.concatenate([chunk.components["distance"] for chunk in method.score(clip)])
+    assert found == pytest.approx(brute_force(gallery, queries, k), rel=1e-5)
+
+
+def test_knn_of_a_training_vector_is_exactly_zero(tmp_path: Path) -> None:
+    gallery, _ = gallery_and_queries()
+    feature_table(tmp_path / "f.parquet", gallery, gallery[:40])
+    store = open_store(tmp_path / "f.parquet")
+    method = Knn(None, ScoreParams(k=1, device="cpu"))
+    method.fit(store, base.Fit(0, tmp_path))
+    method.save(tmp_path)
+    assert (load_file(tmp_path / "gallery.safetensors")["gallery"] == gallery).all()
+    method.load(tmp_path)
+    assert all((chunk.components["distance"] == 0).all() for chunk in method.score(store.clips("test")[0]))
+
+
+def test_k_larger_than_the_gallery(tmp_path: Path) -> None:
+    gallery, queries = gallery_and_queries()
+    feature_table(tmp_path / "f.parquet", gallery, queries)
+    store = open_store(tmp_path / "f.parquet")
+    method = Knn(None, ScoreParams(k=91, device="cpu"))
+    method.fit(store, base.Fit(0, tmp_path))
+    with pytest.raises(UserError, match="k = 91 is larger than the gallery of 90"):
+        list(method.score(store.clips("test")[0]))
+
+
+def test_scores_and_maps_are_streamed_and_read_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=70).astype(np.float32)
+    values[0] = np.nan
+    maps = rng.normal(size=(70, 3, 5)).astype(np.float16)
+    chunks = [
+        Scores({"a": values[part], "b": values[part] * 2}, {"a": maps[part]})
+        for part in (slice(0, 32), slice(32, 64), slice(64, 70))
+    ]
+    writer = ScoreWriter(tmp_path, run="r")
+    writer.write(3, "clip", 70, chunks)
+    writer.close()
+    table = read_scores(tmp_path)
+    assert table.components == ["a", "b"]
+    assert np.array_equal(table.frames["a"].to_numpy(), values, equal_nan=True)
+    assert table.frames["covered"].tolist() == [False] + [True] * 69
+    assert table.frames["seed"].unique().tolist() == [3]
+    assert (read_map(tmp_path, 3, "clip", "a") == maps).all()
+
+
+def test_a_method_that_forgets_frames_or_diverges_is_stopped(tmp_path: Path) -> None:
+    writer = ScoreWriter(tmp_path)
+    with pytest.raises(ValueError, match="scored 2 frames of 3"):
+        writer.write(0, "c", 3, [Scores({"a": np.zeros(2, np.float32)})])
+    with pytest.raises(UserError, match="'a' of clip c, frame 1 is infinite"):
+        writer.write(0, "c", 2, [Scores({"a": np.array([0, np.inf], np.float32)})])
+    writer.close()
+
+
+def test_scoring_without_a_model(tiny: Path) -> None:
+    ingest.main("tiny")
+    with pytest.raises(UserError, match="dvc repro train@tiny_brightness"):
+        score.main("tiny_brightness")
+
+
+def test_an_interrupted_training_goes_on_with_the_next_seed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method with three seeds, stopped at the second: the first is not fitted again."""
+    from vadpipe.methods.brightness import Brightness
+
+    class Seeded(base.Section):
+        seeds: list[int]
+
+    fitted: list[int] = []
+    fit = Brightness.fit
+
+    def counted(self: Brightness, store: object, setup: base.Fit) -> None:
+        fitted.append(setup.seed)
+        if fitted == [1, 2]:
+            raise KeyboardInterrupt
+        fit(self, store, setup)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Brightness, "Train", Seeded)
+    monkeypatch.setattr(Brightness, "fit", counted)
+    from tests.conftest import tiny_params, write_params
+
+    tree = tiny_params()
+    tree["methods"]["brightness"]["train"] = {"seeds": [1, 2, 3]}
+    write_params(tree)
+    ingest.main("tiny")
+    with pytest.raises(KeyboardInterrupt):
+        train.main("tiny_brightness")
+    assert not Path("models/tiny_brightness").exists()
+    train.main("tiny_brightness")
+    assert fitted == [1, 2, 2, 3]
+    assert sorted(path.name for path in Path("models/tiny_brightness").iterdir()) == ["1", "2", "3"]
+    # Other inputs: nothing of before is taken up.
+    fitted[:] = [0]
+    train.main("tiny_brightness")
+    assert fitted == [0, 1, 2, 3]

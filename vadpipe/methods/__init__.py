@@ -1,0 +1,1 @@
+"""Methods; the name of a file here is the name of its method."""

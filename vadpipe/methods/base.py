@@ -1,0 +1,143 @@
+"""What a method is, and how one is found by name."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel
+
+import vadpipe
+import vadpipe.methods
+from vadpipe.errors import UserError, did_you_mean
+from vadpipe.params import Params, Run, Section, parse
+from vadpipe.store import AnyClip, Store
+from vadpipe.store.scores import Scores
+
+__all__ = ["Fit", "Method", "Scores", "Section", "check", "get", "names", "seeds"]
+
+ClipT = TypeVar("ClipT", bound=AnyClip)
+
+
+class NoParams(Section):
+    """The parameters of a method that has none."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a training needs beside data.
+
+    Attributes:
+        seed: the seed of this model.
+        checkpoints: folder for the state of an interrupted training; gone when training is done.
+    """
+
+    seed: int
+    checkpoints: Path
+
+
+class Method(ABC, Generic[ClipT]):
+    """A method: fitted on the training clips of one store, it scores clips frame by frame.
+
+    A method is one file with one subclass. `Train` and `Score` are the models of its parameters; a method
+    whose training depends on chance has `seeds: list[int]` in `Train` and is fitted once a seed.
+
+    Attributes:
+        needs: the kind of store that it reads.
+        temporal: whether the order of frames matters to it; then it refuses unordered images.
+    """
+
+    needs: ClassVar[str]
+    temporal: ClassVar[bool]
+    Train: ClassVar[type[BaseModel]] = NoParams
+    Score: ClassVar[type[BaseModel]] = NoParams
+
+    def __init__(self, train: Any, score: Any) -> None:
+        self.train = train
+        self.score_params = score
+
+    def fit(self, store: Store[ClipT], fit: Fit) -> None:
+        """Learn from `store.clips("train")`; a method without this learns nothing."""
+
+    def save(self, folder: Path) -> None:
+        """Save what was learned into an empty folder: safetensors and JSON, no pickle."""
+
+    def load(self, folder: Path) -> None:
+        """Load what `save` wrote."""
+
+    @abstractmethod
+    def score(self, clip: ClipT) -> Iterator[Scores]:
+        """Yield the scores of all frames of a clip, in order, in chunks; larger is more abnormal.
+
+        Raw: never clamped or scaled by anything from the test set, and memory does not grow with the clip.
+        """
+
+
+def names() -> list[str]:
+    """Return the names of all methods."""
+    return sorted(module.name for module in pkgutil.iter_modules(vadpipe.methods.__path__) if module.name != "base")
+
+
+def get(name: str) -> type[Method[Any]]:
+    """Return the method class in `vadpipe/methods/NAME.py`.
+
+    Raises:
+        UserError: there is no such method.
+    """
+    if name not in names():
+        raise UserError(f"there is no method '{name}'{did_you_mean(name, names())}")
+    module = importlib.import_module(f"vadpipe.methods.{name}")
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Method) and value.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        raise TypeError(f"{module.__file__} must hold one subclass of Method, found {len(found)}")
+    return found[0]
+
+
+def create(run: Run, name: str) -> Method[Any]:
+    """Return the method of a run with its checked parameters.
+
+    Raises:
+        UserError: there is no such method, a parameter is wrong, or `uses` is of another kind than the
+            method needs.
+    """
+    cls = get(run.method)
+    train = parse(cls.Train, run.train, f"params.yaml: methods.{run.method}.train with runs.{name}.train")
+    score = parse(cls.Score, run.score, f"params.yaml: methods.{run.method}.score with runs.{name}.score")
+    if run.store_kind != cls.needs:
+        raise UserError(
+            f"params.yaml: runs.{name}.uses: '{run.uses}' is of kind '{run.store_kind}', but {run.method} needs "
+            f"'{cls.needs}'; give a path under data/{cls.needs}"
+        )
+    return cls(train, score)
+
+
+def seeds(method: Method[Any]) -> list[int]:
+    """Return the seeds to fit a method with; [0] where chance plays no part."""
+    return list(getattr(method.train, "seeds", [0]))
+
+
+def source_files(name: str) -> list[Path]:
+    """Return the source files that decide what a training of this method gives."""
+    package = Path(vadpipe.__file__).parent
+    return [package / "methods" / f"{name}.py", package / "nn", package / "training", package / "store"]
+
+
+def check(params: Params) -> None:
+    """Check the methods, parameters and `uses` of all runs.
+
+    Raises:
+        UserError: as `create`.
+    """
+    for name in params.methods:
+        get(name)
+    for name in params.runs:
+        create(params.run(name), name)
