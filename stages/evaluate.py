@@ -1,0 +1,29 @@
+"""Stage `evaluate`: measure the scores of a run, to metrics/runs/RUN.json and plots/RUN."""
+
+from vadpipe import params, paths
+from vadpipe.errors import run_stage
+from vadpipe.evaluation.plots import headline, write_plots
+from vadpipe.evaluation.run import evaluate
+from vadpipe.evaluation.scored import align
+from vadpipe.params import Evaluate
+from vadpipe.store import open_clips
+from vadpipe.store.atomic import replacing, write_json
+from vadpipe.store.scores import read_scores
+
+
+def main(name: str) -> None:
+    """Evaluate the run `name`."""
+    run = params.load().run(name)
+    settings = params.parse(Evaluate, run.evaluate, f"params.yaml: runs.{name}.evaluate")
+    clips = [clip for clip in open_clips(paths.clips(run.dataset)) if clip.split == "test"]
+    scores = paths.scores(name)
+    scored = align(name, read_scores(scores), clips)
+    result = evaluate(name, run, settings, scored)
+    with replacing(paths.plots(name), folder=True) as folder:
+        write_plots(folder, result, scored, clips, scores)
+    write_json(paths.run_metrics(name), result)
+    print(f"{headline(result)} -> {paths.run_metrics(name)}, {paths.plots(name)}")
+
+
+if __name__ == "__main__":
+    run_stage(main)

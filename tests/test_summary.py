@@ -1,0 +1,182 @@
+"""Stage `summarize` on fabricated metrics of runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.summarize import main as summarize_stage
+from tests.conftest import REPO, write_params
+from vadpipe.errors import UserError
+from vadpipe.evaluation.summary import read_results
+from vadpipe.evaluation.table import terminal
+
+RUNS = {
+    "p_lstm": ("ped2", "feature_lstm", [0.70, 0.72, 0.74]),
+    "p_flow": ("ped2", "flow_magnitude", [0.81]),
+    "p_bright": ("ped2", "brightness", [0.40]),
+    "mine_knn": ("mine", "knn", [None]),
+}
+
+
+def figure(per_seed: list[float | None], **more: Any) -> dict[str, Any]:
+    known = [value for value in per_seed if value is not None]
+    mean = sum(known) / len(known) if known else None
+    ci95 = [0.67, 0.77] if len(known) > 1 else None
+    return {"mean": mean, "sd": 0.02 if ci95 else None, "ci95": ci95, "per_seed": per_seed, **more}
+
+
+def write_run(name: str, dataset: str, method: str, aucs: list[float | None]) -> None:
+    """Write what stage `evaluate` leaves of a run."""
+    boot = None if aucs == [None] else [0.612, 0.853]
+    kind = {
+        "micro_auc": figure(aucs, bootstrap95=boot, bootstrap_skipped=0),
+        "macro_auc": figure(aucs, clips=8, bootstrap95=boot, bootstrap_skipped=0),
+        **{metric: figure(aucs) for metric in ("macro_padded", "average_precision", "eer")},
+    }
+    result = {
+        "run": name,
+        "dataset": dataset,
+        "method": method,
+        "uses": "x",
+        "seeds": list(range(len(aucs))),
+        "clips": 12,
+        "frames": 2010,
+        "abnormal_frames": None if aucs == [None] else 1648,
+        "two_class_clips": 8,
+        "note": "the test clips have no labels" if aucs == [None] else None,
+        "component": "main",
+        "coverage": 0.9876543,
+        "components": {"main": {"coverage": 0.9876543, "raw": kind, "smoothed": kind, "per_clip_minmax": kind}},
+        "evaluate": {},
+        "recorded": {},
+    }
+    path = Path(f"metrics/runs/{name}.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result))
+    roc = Path(f"plots/{name}/roc.csv")
+    roc.parent.mkdir(parents=True, exist_ok=True)
+    roc.write_text("fpr,tpr\n" + ("" if aucs == [None] else "0.0,0.0\n0.5,0.75\n1.0,1.0\n"))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with params.yaml, metrics and curves of four runs, and a stray file, as the current folder."""
+    monkeypatch.chdir(tmp_path)
+    ingest = {"reader": "folder", "fps": 10.0, "quality": None}
+    empty: dict[str, Any] = {"train": {}, "score": {}, "evaluate": {}}
+    write_params(
+        {
+            "generate": {},
+            "ingest": {"ped2": ingest, "mine": dict(ingest)},
+            "flow": {},
+            "features": {},
+            "methods": {method: {"train": {}, "score": {}} for _, method, _ in RUNS.values()},
+            "evaluate": {"smoothing_s": 0.3, "bootstrap": 100, "top_frames": 5},
+            "runs": {
+                name: {"dataset": dataset, "method": method, "uses": f"data/clips/{dataset}", **empty}
+                for name, (dataset, method, _) in RUNS.items()
+            },
+        }
+    )
+    for name, run in RUNS.items():
+        write_run(name, *run)
+    write_run("removed", "ped2", "knn", [0.99])
+    return tmp_path
+
+
+def row(name: str) -> list[str]:
+    """Return the cells of a run in the table."""
+    lines = [line for line in Path("metrics/summary.md").read_text().splitlines() if line.startswith(f"| {name} ")]
+    assert len(lines) == 1
+    return [cell.strip() for cell in lines[0].strip("|").split("|")]
+
+
+def test_json_holds_rounded_means_of_the_runs_in_params(here: Path) -> None:
+    summarize_stage()
+    summary = json.loads(Path("metrics/summary.json").read_text())
+    assert list(summary) == list(RUNS)
+    assert summary["p_lstm"]["coverage"] == 0.9877
+    assert summary["p_lstm"]["raw"]["micro_auc"] == 0.72
+    assert set(summary["p_lstm"]) == {"coverage", "raw", "smoothed", "per_clip_minmax"}
+    assert set(summary["p_lstm"]["raw"]) == {"micro_auc", "macro_auc", "macro_padded", "average_precision", "eer"}
+    assert summary["mine_knn"]["raw"]["micro_auc"] is None
+
+
+def test_the_table_is_sorted_and_shows_intervals(here: Path) -> None:
+    summarize_stage()
+    text = Path("metrics/summary.md").read_text()
+    places = [text.index(f"| {name} |") for name in ("mine_knn", "p_flow", "p_lstm", "p_bright")]
+    assert places == sorted(places)
+    assert text.index("## mine") < text.index("## ped2")
+    cells = row("p_lstm")
+    assert cells[1:5] == ["feature_lstm", "3", "98.8%", "**0.720** ± 0.050 [0.61, 0.85]"]
+    assert cells[7] == "0.720 (8)"
+    assert row("p_flow")[4] == "**0.810** [0.61, 0.85]"
+    assert row("mine_knn")[4] == "-"
+    assert "mine_knn: the test clips have no labels." in text
+    assert "removed" not in text
+
+
+def test_published_figures_stand_beside_ours_with_source_and_protocol(here: Path) -> None:
+    summarize_stage()
+    assert "0.885 Scotto 2021" in row("p_lstm")[-1]
+    assert "ResNet-50" in row("p_lstm")[-1]
+    assert row("p_flow")[-1] == "-"
+    assert "micro or macro not said" in Path("metrics/summary.md").read_text()
+
+
+def test_a_method_below_a_baseline_is_named(here: Path) -> None:
+    summarize_stage()
+    remark = "p_lstm (0.720) is below p_flow (0.810), a baseline without a network."
+    text = Path("metrics/summary.md").read_text()
+    assert text.count("is below") == 1
+    assert remark in text
+    assert remark in terminal(read_results(list(RUNS)))
+
+
+def test_the_terminal_table_is_aligned_and_says_where_pictures_are(here: Path) -> None:
+    out = terminal(read_results(list(RUNS)))
+    table = out.split("ped2\n")[1].splitlines()[:4]
+    assert len({len(line) for line in table}) == 1
+    assert max(len(line) for line in out.splitlines()) < 100
+    assert "plots/RUN/timelines.png" in out
+
+
+def test_curves_of_all_runs_lie_in_one_file(here: Path) -> None:
+    summarize_stage()
+    with Path("plots/summary/roc.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [r["run"] for r in rows] == ["p_lstm"] * 3 + ["p_flow"] * 3 + ["p_bright"] * 3
+    assert rows[1] == {"run": "p_lstm", "fpr": "0.5", "tpr": "0.75"}
+
+
+def test_a_missing_or_damaged_run_is_named(here: Path) -> None:
+    Path("metrics/runs/p_flow.json").write_text("<<<<<<< HEAD\n{")
+    with pytest.raises(UserError, match=r"metrics/runs/p_flow\.json is no JSON"):
+        summarize_stage()
+    Path("metrics/runs/p_flow.json").unlink()
+    with pytest.raises(UserError, match=r"metrics/runs/p_flow\.json is not here; run `dvc repro`"):
+        summarize_stage()
+    assert not Path("metrics/summary.json").exists()
+
+
+def test_the_stage_needs_no_key_and_imports_no_torch(here: Path) -> None:
+    code = (
+        f"import runpy, sys; runpy.run_path({str(REPO / 'stages' / 'summarize.py')!r}, run_name='__main__'); "
+        "assert not {'torch', 'sklearn', 'matplotlib'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    Path("metrics/runs/p_flow.json").unlink()
+    script = [sys.executable, str(REPO / "stages" / "summarize.py")]
+    failed = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: metrics/runs/p_flow.json")
+    assert "Traceback" not in failed.stderr

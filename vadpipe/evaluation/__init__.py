@@ -1,0 +1,1 @@
+"""From scores and labels to figures: frame metrics, post-processing, intervals, the table. No torch here."""

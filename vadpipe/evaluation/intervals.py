@@ -1,0 +1,90 @@
+"""How sure a figure is: intervals over seeds, and over the choice of test clips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import t
+
+from vadpipe.evaluation.arrays import Floats, Ints
+from vadpipe.evaluation.frame import Pairs
+
+DIGITS = 6
+
+
+def over_seeds(values: Sequence[float]) -> dict[str, Any]:
+    """Return mean, sd (n - 1), the 95 % interval of the mean by Student's t, and the values.
+
+    One seed has neither sd nor interval. A metric that is undefined (NaN) for one seed has no mean: a mean
+    over fewer seeds than the table names would mislead. What is undefined is None.
+    """
+    each = np.asarray(values, np.float64)
+    mean, sd, ci95 = each.mean(), np.nan, None
+    if len(each) > 1 and not np.isnan(mean):
+        sd = each.std(ddof=1)
+        half = t.ppf(0.975, len(each) - 1) * sd / np.sqrt(len(each))
+        ci95 = [rounded(mean - half), rounded(mean + half)]
+    return {
+        "mean": rounded(mean),
+        "sd": rounded(sd),
+        "ci95": ci95,
+        "per_seed": [rounded(one) for one in each],
+    }
+
+
+def clip_weights(clips: int, resamples: int) -> Ints:
+    """Return how often every clip is drawn in every resample, (resamples, clips); always the same draw.
+
+    The same draw for all runs of a data set makes their intervals comparable. A single clip, which would
+    have an interval of no width, is not drawn at all.
+    """
+    resamples = resamples if clips > 1 else 0
+    return np.random.default_rng(0).multinomial(clips, np.full(clips, 1 / clips), resamples)
+
+
+def bootstrap(pairs: Sequence[Pairs], weights: Ints) -> dict[str, dict[str, Any]]:
+    """Return percentile intervals of micro and macro AUC over resampled test clips.
+
+    Clips are resampled, not frames: frames of a clip depend on each other, and the question is what other
+    clips of the camera would have given. Seeds are averaged inside a resample, because the table shows the
+    mean over seeds; pooling (seed, resample) pairs would count the spread over seeds again, which has its own
+    interval. A resample in which a seed has no area (one class only) is skipped and counted.
+
+    Args:
+        pairs: one a seed, C clips each.
+        weights: (B, C), from `clip_weights`.
+    """
+    return {
+        "micro_auc": _interval(np.mean([_micro(seed, weights) for seed in pairs], axis=0)),
+        "macro_auc": _interval(np.mean([_macro(seed, weights) for seed in pairs], axis=0)),
+    }
+
+
+def _micro(pairs: Pairs, weights: Ints) -> Floats:
+    """Return micro AUC of every resample, (B,): a clip drawn twice meets all others, and itself, twice."""
+    wins = ((weights @ pairs.wins) * weights).sum(axis=1)
+    return _ratio(wins, (weights @ pairs.abnormal) * (weights @ pairs.normal))
+
+
+def _macro(pairs: Pairs, weights: Ints) -> Floats:
+    chosen = weights[:, pairs.two_class]
+    return _ratio(chosen @ pairs.clip_aucs[pairs.two_class], chosen.sum(axis=1))
+
+
+def _ratio(top: Floats, bottom: Ints) -> Floats:
+    ratio = np.full(len(top), np.nan)
+    np.divide(top, bottom, out=ratio, where=bottom > 0)
+    return ratio
+
+
+def _interval(values: Floats) -> dict[str, Any]:
+    defined = values[~np.isnan(values)]
+    ends = [rounded(end) for end in np.percentile(defined, [2.5, 97.5])] if len(defined) else None
+    return {"bootstrap95": ends, "bootstrap_skipped": len(values) - len(defined)}
+
+
+def rounded(value: float) -> float | None:
+    """Return the value with 6 digits, or None for NaN: JSON has none."""
+    return None if np.isnan(value) else round(float(value), DIGITS)

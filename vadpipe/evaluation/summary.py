@@ -1,0 +1,110 @@
+"""All runs side by side: what was measured, what was published, and which method a baseline beats."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vadpipe import paths
+from vadpipe.errors import UserError
+from vadpipe.evaluation.postprocess import KINDS
+
+METRICS = ("micro_auc", "macro_auc", "macro_padded", "average_precision", "eer")
+# Methods without a network: what they find needs no learning, so that others must beat them.
+BASELINES = {"brightness", "frame_difference", "flow_magnitude", "coherent_motion"}
+
+Result = dict[str, Any]
+
+
+def read_results(runs: Sequence[str]) -> list[Result]:
+    """Read what stage `evaluate` measured for the runs; files of other runs are none of our business.
+
+    Raises:
+        UserError: a run has no metrics, or its file is damaged.
+    """
+    results = []
+    for run in runs:
+        path = paths.run_metrics(run)
+        try:
+            results.append(json.loads(path.read_text()))
+        except FileNotFoundError:
+            raise UserError(f"{path} is not here; run `dvc repro`") from None
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path} is no JSON ({error}); remove it and run `dvc repro`") from None
+    return results
+
+
+def mean(result: Result, kind: str, metric: str) -> float | None:
+    """Return a metric of a run's main component, mean over seeds."""
+    value: float | None = result["components"][result["component"]][kind][metric]["mean"]
+    return value
+
+
+def headline(result: Result) -> Result:
+    """Return everything known about the raw micro AUC of a run's main component."""
+    found: Result = result["components"][result["component"]]["raw"]["micro_auc"]
+    return found
+
+
+def summary(results: Sequence[Result]) -> dict[str, Any]:
+    """Return the means of all runs, rounded to 4 digits: the one metric file of DVC."""
+    return {
+        result["run"]: {"coverage": _rounded(result["coverage"])}
+        | {kind: {metric: _rounded(mean(result, kind, metric)) for metric in METRICS} for kind in KINDS}
+        for result in results
+    }
+
+
+def by_dataset(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Group runs by data set, the highest raw micro AUC first, undefined ones last."""
+    groups: dict[str, list[Result]] = {}
+    for result in sorted(results, key=_descending):
+        groups.setdefault(result["dataset"], []).append(result)
+    return dict(sorted(groups.items()))
+
+
+def remarks(group: Sequence[Result]) -> list[str]:
+    """Say of each method of a data set whether the best baseline without a network beats it."""
+    measured = [(result, auc) for result in group if (auc := headline(result)["mean"]) is not None]
+    baselines = [(auc, result["run"]) for result, auc in measured if result["method"] in BASELINES]
+    if not baselines:
+        return []
+    best, name = max(baselines)
+    return [
+        f"{result['run']} ({auc:.3f}) is below {name} ({best:.3f}), a baseline without a network."
+        for result, auc in measured
+        if result["method"] not in BASELINES and auc < best
+    ]
+
+
+def published(dataset: str, method: str) -> list[dict[str, str]]:
+    """Return the rows of `published.csv` for a method on a data set."""
+    with Path(__file__).with_name("published.csv").open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if (row["dataset"], row["method"]) == (dataset, method)]
+
+
+def roc_rows(runs: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield run, fpr and tpr of the ROC curves of all runs.
+
+    Raises:
+        UserError: a curve is missing.
+    """
+    for run in runs:
+        path = paths.plots(run) / "roc.csv"
+        if not path.exists():
+            raise UserError(f"{path} is not here; run `dvc repro`")
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                yield run, row["fpr"], row["tpr"]
+
+
+def _descending(result: Result) -> tuple[float, str]:
+    auc = headline(result)["mean"]
+    return (1.0 if auc is None else -auc), result["run"]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

@@ -1,0 +1,145 @@
+"""The table of all runs, for a page (Markdown) and for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vadpipe import paths
+from vadpipe.evaluation.summary import Result, by_dataset, headline, mean, published, remarks
+
+_HEADER = (
+    "run",
+    "method",
+    "seeds",
+    "coverage",
+    "**micro AUC, raw**",
+    "micro, smoothed",
+    "micro, per clip †",
+    "macro, raw (clips)",
+    "macro, padded",
+    "AP",
+    "EER",
+    "published",
+)
+
+_NOTES = """\
+- **micro AUC, raw** is the headline: area under the ROC of all covered test frames together, scores as
+  the method gave them, mean over seeds. `±` is the half-width of the 95 % interval of that mean
+  (Student's t; several seeds only). `[low, high]` is the 95 % bootstrap interval over the test clips:
+  what other clips could have given.
+- **smoothed**: after a centred Gaussian in time inside each clip; its width is set in `params.yaml`.
+- **per clip †**: the scores of each clip are mapped to 0..1 first, as in many papers. It looks at the
+  whole test clip, so it cannot run online, and it takes for granted that a clip has both classes. For
+  comparison only.
+- **macro, raw**: mean of the AUCs of the clips that have both classes; their number in brackets.
+- **macro, padded**: as some papers publish it, every clip gets one certain normal and one certain
+  abnormal frame, so that a clip of one class counts with 1.0. Where there are such clips, a random scorer
+  is above 0.5 (0.69 on UCSD Ped2).
+- **AP**: average precision; a random scorer has the share of abnormal frames. **EER**: false positive
+  rate where it equals the miss rate, interpolated. Both raw, all frames together.
+- **coverage**: share of test frames with a score; the others leave all metrics.
+- **published**: what others report; their protocol is told under the table and is rarely ours.
+- The pipeline chooses nothing on test labels: no threshold, no checkpoint, no sign, no smoothing.
+  Parameters that you change after a look at this table are chosen on it."""
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """Return the page: a table a data set, the highest raw micro AUC first."""
+    parts = ["# Results"]
+    for dataset, group in by_dataset(results).items():
+        rows = [_HEADER, ("---",) * len(_HEADER), *(_row(result) for result in group)]
+        parts.append(f"## {dataset}\n\n{_test_set(group[0])}")
+        parts.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
+        lines = [
+            *remarks(group),
+            *_protocols(group),
+            *(f"{r['run']}: {r['note']}." for r in group if r["note"]),
+        ]
+        if lines:
+            parts.append("\n".join(f"- {line}" for line in lines))
+    parts.append("## What the columns are\n\n" + _NOTES)
+    return "\n\n".join(parts) + "\n"
+
+
+def terminal(results: Sequence[Result]) -> str:
+    """Return the columns that matter most, aligned, and where the rest lies."""
+    header = ("run", "raw micro", "smoothed", "per-clip*", "macro", "coverage")
+    parts = []
+    for dataset, group in by_dataset(results).items():
+        rows = [header] + [
+            (
+                result["run"],
+                *(_number(mean(result, kind, "micro_auc")) for kind in ("raw", "smoothed", "per_clip_minmax")),
+                _number(mean(result, "raw", "macro_auc")),
+                f"{result['coverage']:.1%}",
+            )
+            for result in group
+        ]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+        lines = ["  ".join(_aligned(row, widths)) for row in rows]
+        parts.append("\n".join([dataset, *lines, *remarks(group)]))
+    parts.append(
+        "* looks at the whole test clip: for comparison only\n"
+        f"all columns: {paths.SUMMARY_TABLE}; pictures: {paths.plots('RUN')}/timelines.png, top_frames.png"
+    )
+    return "\n\n".join(parts)
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    macro = result["components"][result["component"]]["raw"]["macro_auc"]
+    return (
+        result["run"],
+        result["method"],
+        str(len(result["seeds"])),
+        f"{result['coverage']:.1%}",
+        _headline(result),
+        _number(mean(result, "smoothed", "micro_auc")),
+        _number(mean(result, "per_clip_minmax", "micro_auc")),
+        f"{_number(macro['mean'])} ({macro['clips']})",
+        _number(mean(result, "raw", "macro_padded")),
+        _number(mean(result, "raw", "average_precision")),
+        _number(mean(result, "raw", "eer")),
+        "; ".join(f"{float(row['value']):.3f} {row['source']}" for row in _published(result)) or "-",
+    )
+
+
+def _headline(result: Result) -> str:
+    """Write the raw micro AUC with both intervals: **0.728** ± 0.006 [0.55, 0.92]."""
+    found = headline(result)
+    if found["mean"] is None:
+        return "-"
+    text = f"**{found['mean']:.3f}**"
+    if found["ci95"]:
+        text += f" ± {(found['ci95'][1] - found['ci95'][0]) / 2:.3f}"
+    if found["bootstrap95"]:
+        text += " [{:.2f}, {:.2f}]".format(*found["bootstrap95"])
+    return text
+
+
+def _test_set(result: Result) -> str:
+    text = f"{result['clips']} test clips, {result['frames']:,} frames"
+    if result["abnormal_frames"] is None:
+        return text + ", no labels."
+    share = result["abnormal_frames"] / result["frames"]
+    return (
+        f"{text}, {result['abnormal_frames']:,} abnormal ({share:.1%}); "
+        f"{result['two_class_clips']} clips have both classes."
+    )
+
+
+def _protocols(group: Sequence[Result]) -> list[str]:
+    """Tell once a method how the published figures were made."""
+    rows = {row["source"]: row for result in group for row in _published(result)}
+    return [f"Published {float(row['value']):.3f}, {source}: {row['protocol']}." for source, row in rows.items()]
+
+
+def _published(result: Result) -> list[dict[str, str]]:
+    return published(result["dataset"], result["method"])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    return [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
