@@ -1,0 +1,153 @@
+"""The command line: help at once, additions to params.yaml, mistakes in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from tests.conftest import folder_dataset, tiny_params, ucsd_dataset, write_params
+from vadpipe import cli, params
+from vadpipe.errors import UserError
+from vadpipe.repro import pending_levels, stage_graph
+
+VADPIPE = Path(sys.executable).parent / "vadpipe"
+
+
+def commands(group: click.Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = [path]
+    for name, command in getattr(group, "commands", {}).items():
+        found += commands(command, (*path, name))
+    return found
+
+
+ALL = commands(typer.main.get_command(cli.app))
+
+
+def invoke(*arguments: str) -> str:
+    result = CliRunner().invoke(cli.app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("command", ALL, ids=" ".join)
+def test_every_command_has_help_with_an_example(command: tuple[str, ...]) -> None:
+    assert "Example: vadpipe" in invoke(*command, "--help")
+
+
+def test_help_is_light() -> None:
+    code = (
+        "import sys, runpy; sys.argv = ['vadpipe', '--help']\n"
+        "try:\n runpy.run_module('vadpipe.cli', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'cv2', 'sklearn', 'timm', 'pyarrow', 'pandas', 'matplotlib', 'dvc'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_mistake_is_one_line_with_exit_code_2(tmp_path: Path) -> None:
+    done = subprocess.run([VADPIPE, "data", "list"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: params.yaml is not here; run the command in the root of the repository\n"
+    done = subprocess.run([VADPIPE, "data", "lst"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository without data sets."""
+    monkeypatch.chdir(tmp_path)
+    write_params({**tiny_params(), "ingest": {}, "flow": {}, "features": {}, "runs": {}})
+    return tmp_path
+
+
+@pytest.mark.parametrize("place", ["copy", "link"])
+def test_data_add_ucsd(empty: Path, place: str) -> None:
+    source = ucsd_dataset(empty / "elsewhere")
+    output = invoke("data", "add", "ped2", str(source), "--reader", "ucsd", "--place", place)
+    assert "5 clips" in output
+    raw = Path("data/raw/ped2")
+    assert raw.is_symlink() == (place == "link")
+    assert (raw / "Test/Test001/001.tif").is_file()
+    loaded = params.load()
+    assert loaded.ingest["ped2"].reader == "ucsd"
+    assert set(loaded.runs) == {f"ped2_{method}" for method in loaded.methods}
+    invoke("check")
+    report = invoke("data", "check", "ped2")
+    assert "test: 3 clips, 18 frames (6 to 6 a clip), 24x36 colour (3 clips)" in report
+    assert "labels: 13 of 18 test frames are abnormal (72.2%)" in report
+    assert "oddity: Test003 has no pixel masks" in report
+    assert "ped2  " in invoke("data", "list")
+
+
+def test_data_add_refuses(empty: Path) -> None:
+    source = folder_dataset(empty / "elsewhere")
+    before = Path("params.yaml").read_text()
+    for arguments, message in (
+        (("Ped2", str(source), "--reader", "folder"), "the key 'Ped2' is no name"),
+        (("../x", str(source), "--reader", "folder"), "is no name"),
+        (("mine", str(source), "--reader", "foldr"), "did you mean 'folder'"),
+        (("mine", str(source / "train"), "--reader", "folder"), "does not belong to the layout"),
+        (("mine", str(source / "nowhere"), "--reader", "folder"), "nowhere is not there"),
+        (("mine", str(source), "--reader", "ucsd"), "does not belong to the layout of UCSD"),
+    ):
+        with pytest.raises(UserError, match=message):
+            invoke("data", "add", *arguments)
+        assert Path("params.yaml").read_text() == before
+        assert not Path("data").exists()
+    invoke("data", "add", "mine", str(source), "--reader", "folder")
+    with pytest.raises(UserError, match="has a data set 'mine' already"):
+        invoke("data", "add", "mine", str(source), "--reader", "folder")
+
+
+def test_runs_add_finds_what_the_method_uses(empty: Path) -> None:
+    invoke("data", "add", "mine", str(folder_dataset(empty / "elsewhere")), "--reader", "folder")
+    invoke("runs", "add", "again", "--dataset", "mine", "--method", "knn")
+    assert params.load().runs["again"].uses == "data/features/mine_lite0.parquet"
+    with pytest.raises(UserError, match="'again' already"):
+        invoke("runs", "add", "again", "--dataset", "mine", "--method", "knn")
+    with pytest.raises(UserError, match="did you mean 'mine'"):
+        invoke("runs", "add", "other", "--dataset", "min", "--method", "brightness")
+    with pytest.raises(UserError, match="did you mean 'knn'"):
+        invoke("runs", "add", "other", "--dataset", "mine", "--method", "knnn")
+    with pytest.raises(UserError, match="no stage writes"):
+        invoke("runs", "add", "other", "--dataset", "mine", "--method", "knn", "--uses", "data/features/x.parquet")
+    assert "again" in invoke("runs", "list")
+
+
+def test_methods_list_names_all() -> None:
+    output = invoke("methods", "list")
+    assert all(name in output for name in ("knn", "brightness", "frame_difference", "flow_magnitude"))
+
+
+DOT = """strict digraph  {
+"train@a";
+"ingest";
+"flow";
+"score@a";
+"alone";
+"ingest" -> "flow";
+"ingest" -> "train@a";
+"flow" -> "score@a";
+"train@a" -> "score@a";
+}"""
+
+
+def test_levels_hold_what_changed_and_what_hangs_on_it() -> None:
+    graph = stage_graph(DOT)
+    assert graph["score@a"] == {"flow", "train@a"}
+    assert pending_levels(graph, {"ingest"}) == [["ingest"], ["flow", "train@a"], ["score@a"]]
+    assert pending_levels(graph, {"flow", "alone"}) == [["alone", "flow"], ["score@a"]]
+    assert pending_levels(graph, set()) == []
+
+
+def test_version() -> None:
+    assert "vadpipe 0." in invoke("--version")

@@ -1,0 +1,150 @@
+"""What the README promises of DVC, in a real git and DVC repository."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.conftest import REPO, folder_dataset, tiny_params, write_params
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dvc")]
+
+BIN = Path(sys.executable).parent
+RUNS = ("tiny_frame_difference", "tiny_flow_magnitude", "tiny_knn")
+
+
+def call(folder: Path, *command: str, check: bool = True) -> str:
+    """Run a command in a repository and return what it printed."""
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "GIT_CONFIG_GLOBAL": os.devnull}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}"
+    return done.stdout
+
+
+def ran(output: str) -> set[str]:
+    """Return the stages that a `dvc repro` ran."""
+    return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "metrics/summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with a data set added as the README says, its pipeline run by `vadpipe repro -j 2`."""
+    root = tmp_path_factory.mktemp("dvc")
+    folder = root / "work"
+    shutil.copytree(
+        REPO,
+        folder,
+        ignore=shutil.ignore_patterns(
+            ".git", ".venv", "data", "models", "metrics", "plots", "dvc.lock", "tmp", "cache", ".checkpoints", "*cache*"
+        ),
+    )
+    params = tiny_params()
+    runs = params["runs"]
+    params |= {"ingest": {}, "flow": {}, "features": {}, "runs": {}}
+    write_params(params, folder)
+    call(folder, "git", "init", "-q", "-b", "main")
+    call(folder, "git", "config", "user.email", "a@b.c")
+    call(folder, "git", "config", "user.name", "a")
+    raw = folder_dataset(root / "raw")
+    call(folder, "vadpipe", "data", "add", "tiny", str(raw), "--reader", "folder", "--place", "dvc")
+    assert (folder / "data/raw/tiny.dvc").is_file()
+    # Fewer runs, and a network that takes no time.
+    yaml = YAML()
+    tree = yaml.load(folder / "params.yaml")
+    assert set(tree["runs"]) == set(runs)
+    tree["runs"] = {name: tree["runs"][name] for name in RUNS}
+    tree["features"]["tiny_lite0"] |= {"backbone": "resnet18", "weights": "random", "height": 32, "width": 32}
+    with (folder / "params.yaml").open("w") as file:
+        yaml.dump(tree, file)
+    assert "is right" in call(folder, "vadpipe", "data", "check", "tiny")
+    output = call(folder, "vadpipe", "repro", "-j", "2")
+    assert "13 of 13 stages done" in output
+    assert "Data and pipelines are up to date" in output
+    call(folder, "dvc", "remote", "add", "-d", "here", str(root / "remote"))
+    call(folder, "git", "add", "-A")
+    call(folder, "git", "commit", "-qm", "first")
+    return folder
+
+
+def test_nothing_runs_twice(repository: Path) -> None:
+    assert ran(call(repository, "dvc", "repro")) == set()
+    # The run-cache would hide a stage that does not repeat; force one to run again.
+    before = (repository / "dvc.lock").read_text()
+    call(repository, "dvc", "repro", "-f", "--no-run-cache", "-s", "features@tiny_lite0", "train@tiny_knn")
+    assert call(repository, "git", "diff", "--stat", "params.yaml") == ""
+    call(repository, "git", "checkout", "-q", "dvc.lock")
+    assert (repository / "dvc.lock").read_text() == before
+    call(repository, "dvc", "checkout", "-q")
+
+
+def test_scoring_anew_neither_trains_nor_extracts(repository: Path) -> None:
+    before = metrics(repository)
+    output = call(repository, "dvc", "exp", "run", "-n", "three", "-S", "methods.knn.score.k=3")
+    assert ran(output) == {"score@tiny_knn", "evaluate@tiny_knn", "summarize"}
+    after = metrics(repository)
+    assert after["tiny_flow_magnitude"] == before["tiny_flow_magnitude"]
+    shown = call(repository, "dvc", "exp", "show", "--csv")
+    assert "three" in shown
+    assert "tiny_knn.raw.micro_auc" in shown
+    diff = json.loads(call(repository, "dvc", "params", "diff", "--json"))
+    assert (diff["params.yaml"]["methods.knn.score.k"].items()) >= {"old": 2, "new": 3}.items()
+
+
+def test_metrics_and_plots_are_compared_with_head(repository: Path) -> None:
+    # A threshold-like change that surely moves a figure: another side of the cells.
+    output = call(repository, "dvc", "exp", "run", "-S", "methods.flow_magnitude.score.cell=24")
+    assert "score@tiny_flow_magnitude" in ran(output)
+    table = call(repository, "dvc", "metrics", "diff", "--md")
+    assert "tiny_flow_magnitude.raw" in table
+    assert "| Path" in table
+    page = repository / "comparison"
+    call(repository, "dvc", "plots", "diff", "HEAD", "-o", str(page))
+    assert "roc_csv" in (page / "index.html").read_text()
+    assert list(page.rglob("*timelines.png"))
+    shutil.rmtree(page)
+
+
+def test_a_run_is_added_on_the_command_line(repository: Path) -> None:
+    run = "{dataset: tiny, method: knn, uses: data/features/tiny_lite0.parquet, train: {}, score: {k: 1}, evaluate: {}}"
+    output = call(repository, "dvc", "exp", "run", "-S", f"+runs.mine={run}")
+    assert {"train@mine", "score@mine", "evaluate@mine", "summarize"} <= ran(output)
+    assert not {stage for stage in ran(output) if stage.startswith(("ingest", "flow", "features"))}
+    assert "mine" in metrics(repository)
+
+
+def test_push_and_pull_into_a_fresh_clone(repository: Path) -> None:
+    call(repository, "git", "checkout", "-q", "-f", "main")
+    call(repository, "dvc", "checkout", "-q", "--force")
+    call(repository, "dvc", "push", "-q")
+    clone = repository.parent / "clone"
+    call(repository.parent, "git", "clone", "-q", str(repository), str(clone))
+    call(clone, "dvc", "pull", "-q")
+    output = call(clone, "dvc", "repro")
+    assert ran(output) == set()
+    assert "up to date" in output
+    assert metrics(clone) == metrics(repository)
+
+
+def test_a_wrong_params_file_stops_before_anything_runs(repository: Path) -> None:
+    params = repository / "params.yaml"
+    text = params.read_text()
+    params.write_text(text.replace("smoothing_s", "smothing_s", 1))
+    output = call(repository, "vadpipe", "repro", check=False)
+    params.write_text(text)
+    assert "unknown key 'smothing_s'; did you mean 'smoothing_s'" in output
+    assert "Running stage" not in output
+    assert "Traceback" not in output
