@@ -1,0 +1,221 @@
+"""Speed and memory, each as a ratio inside one run, so that a slow or busy machine does not matter much.
+
+    make bench                          all of them
+    python benchmarks/run.py flow       one
+
+The bounds are those that the project promises; docs/performance.md shows what was measured where.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from ruamel.yaml import YAML
+
+REPO = Path(__file__).resolve().parent.parent
+STAGES = REPO / "stages"
+ROUNDS = 5
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def paired(first: Callable[[], object], second: Callable[[], object]) -> tuple[float, float, float]:
+    """Run A B A B ... and return the median seconds of both and the median of the ratios A / B of neighbours."""
+    first(), second()  # warm up
+    pairs = [(seconds(first), seconds(second)) for _ in range(ROUNDS)]
+    a, b = zip(*pairs, strict=True)
+    return statistics.median(a), statistics.median(b), statistics.median(x / y for x, y in pairs)
+
+
+def jpeg_folder(folder: Path, frames: int, height: int = 240, width: int = 360) -> None:
+    """Write frames like those of a camera: a textured ground, noise, a few things that move."""
+    rng = np.random.default_rng(0)
+    ground = cv2.GaussianBlur(rng.integers(0, 255, (height, width)).astype(np.uint8), (0, 0), 3)
+    folder.mkdir(parents=True)
+    for index in range(frames):
+        frame = ground.copy()
+        for walker in range(6):
+            x = (index * (1 + walker % 3) + walker * 60) % width
+            frame[60 + walker * 20 :][:30, x : x + 12] = 40 + walker * 30
+        noisy = np.clip(frame + rng.normal(0, 3, frame.shape), 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{index:05d}.jpg"), noisy, [cv2.IMWRITE_JPEG_QUALITY, 95])
+
+
+def workspace(folder: Path, lengths: dict[str, int]) -> None:
+    """Write a data set `bench` with clips of given lengths and its params.yaml."""
+    for clip, length in lengths.items():
+        jpeg_folder(folder / "data/raw/bench" / clip, length)
+    params = YAML(typ="safe").load(REPO / "params.yaml")
+    params["generate"] = {}
+    params["ingest"] = {"bench": {"reader": "folder", "fps": 10.0, "quality": None}}
+    params["flow"] = {"bench": {"algorithm": "dis", "preset": "medium", "scale": 1.0}}
+    params["features"] = {"bench": {**next(iter(params["features"].values())), "dataset": "bench"}}
+    stores = {"clips": "data/clips/bench", "flow": "data/flow/bench", "features": "data/features/bench.parquet"}
+    needs = {"knn": "features", "feature_lstm": "features", "flow_magnitude": "flow", "coherent_motion": "flow"}
+    params["runs"] = {
+        method: {
+            "dataset": "bench",
+            "method": method,
+            "uses": stores[needs.get(method, "clips")],
+            "train": {"seeds": [0], "epochs": 1} if method == "feature_lstm" else {},
+            "score": {},
+            "evaluate": {},
+        }
+        for method in params["methods"]
+    }
+    with (folder / "params.yaml").open("w") as file:
+        YAML().dump(params, file)
+
+
+def stage(name: str, key: str) -> None:
+    subprocess.run([sys.executable, str(STAGES / f"{name}.py"), key], check=True, stdout=subprocess.DEVNULL)
+
+
+def bench_features() -> str:
+    """Decoding must not slow the network down."""
+    import torch
+
+    from vadpipe import params
+    from vadpipe.features.backbones import Backbone
+    from vadpipe.features.extract import vectors
+    from vadpipe.store import open_clips
+
+    workspace(Path(), {"train/a": 32, "test/b": 256})
+    stage("ingest", "bench")
+    values = params.load().features["bench"]
+    device = torch.device("cpu")
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    backbone = Backbone(values).to(memory_format=torch.channels_last)
+    clip = next(clip for clip in open_clips(Path("data/clips/bench")) if clip.name == "b")
+    batch = torch.zeros(values.batch, values.height, values.width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+
+    def forward() -> None:
+        with torch.inference_mode():
+            for _ in range(clip.length // values.batch):
+                backbone(batch)
+
+    alone, whole, ratio = paired(forward, lambda: list(vectors(clip, backbone, values, device)))
+    rates = f"{clip.length / whole:.0f} of {clip.length / alone:.0f} frames/s"
+    return f"features with decoding / forward only: {ratio:.2f} (at least 0.9); {rates}"
+
+
+def bench_ingest() -> str:
+    """Taking frames over must not cost much more than copying the files."""
+    from vadpipe.datasets.folder import scan
+    from vadpipe.params import Ingest
+    from vadpipe.prepare.ingest import write_clips
+
+    workspace(Path(), {"train/a": 3000, "test/b": 1000})
+    source, out, copy = Path("data/raw/bench"), Path("out"), Path("copy")
+
+    def ingest() -> None:
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        write_clips("bench", Ingest(reader="folder", fps=10.0, quality=None), scan(source), out)
+
+    def copy_files() -> None:
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(source, copy)
+
+    copied, ingested, ratio = paired(copy_files, ingest)
+    rates = f"{4000 / ingested:.0f} against {4000 / copied:.0f} frames/s"
+    return f"ingest of JPEG folders / copying the files: {ratio:.2f} (at least 0.5); {rates}"
+
+
+def bench_flow() -> str:
+    """Flow uses every core."""
+    from vadpipe import params
+    from vadpipe.prepare.flow import write_flow
+
+    workspace(Path(), {"train/a": 32, "test/b": 256})
+    stage("ingest", "bench")
+    values = params.load().flow["bench"]
+
+    def on(cores: int) -> None:
+        os.environ["VADPIPE_CORES"] = str(cores)
+        write_flow(values, Path("data/clips/bench"), Path("data/flow/bench"))
+
+    one, two, ratio = paired(lambda: on(1), lambda: on(2))
+    return f"flow on two cores / on one: {ratio:.2f} (at least 1.8); {288 / two:.0f} against {288 / one:.0f} frames/s"
+
+
+def peak(command: list[str]) -> float:
+    """Return the peak memory of a command in MiB."""
+    code = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code, *command], check=True, capture_output=True, text=True)
+    unit = 1024 if sys.platform != "darwin" else 1024**2
+    return int(answer.stdout.split()[-1]) / unit
+
+
+def bench_memory() -> str:
+    """Memory does not grow with the length of a clip."""
+    peaks: dict[str, list[float]] = {}
+    for length in (300, 3000):
+        folder = Path(str(length))
+        folder.mkdir()
+        os.chdir(folder)
+        workspace(Path(), {"train/a": 200, "test/b": length})
+        runs = YAML(typ="safe").load(Path("params.yaml"))["runs"]
+        for name, key in (("ingest", "bench"), ("flow", "bench"), ("features", "bench")):
+            peaks.setdefault(name, []).append(peak([sys.executable, str(STAGES / f"{name}.py"), key]))
+        for run in runs:
+            stage("train", run)
+            peaks.setdefault(f"score {run}", []).append(peak([sys.executable, str(STAGES / "score.py"), run]))
+        os.chdir("..")
+        shutil.rmtree(folder)
+    rows = [f"{name} {b / a:.2f} ({a:.0f} -> {b:.0f} MiB)" for name, (a, b) in peaks.items()]
+    return "peak memory, clip of 3000 / of 300 frames (at most 1.2): " + ", ".join(rows)
+
+
+def bench_repro() -> str:
+    """A `dvc repro` with nothing to do (seconds, not a ratio: this one is promised in seconds)."""
+    command = [sys.executable, "-m", "dvc", "repro", "-q"]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    run = lambda: subprocess.run(command, cwd=REPO, env=environment, check=True)  # noqa: E731
+    run()
+    return f"`dvc repro` with nothing to do: {statistics.median(seconds(run) for _ in range(ROUNDS)):.1f} s (within 3)"
+
+
+BENCHMARKS = {
+    "features": bench_features,
+    "ingest": bench_ingest,
+    "flow": bench_flow,
+    "memory": bench_memory,
+    "repro": bench_repro,
+}
+
+
+def main() -> None:
+    chosen = sys.argv[1:] or list(BENCHMARKS)
+    for name in chosen:
+        if name not in BENCHMARKS:
+            sys.exit(f"there is no benchmark '{name}'; known are: {', '.join(BENCHMARKS)}")
+    for name in chosen:
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+            os.environ.pop("VADPIPE_CORES", None)
+            print(f"- {BENCHMARKS[name]()}", flush=True)
+            os.chdir(REPO)
+    print(f"  (peak of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB)")
+
+
+if __name__ == "__main__":
+    main()
