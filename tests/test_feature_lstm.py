@@ -56,7 +56,7 @@ def store(tmp_path: Path) -> Store[FeatureClip]:
 @pytest.fixture
 def grid_store(tmp_path: Path) -> Store[FeatureClip]:
     """Six cells a frame that all turn steadily; in the test clip, the fifth one breaks."""
-    writer = FeatureWriter(tmp_path / "grid.parquet", 36, ordered=True, params={"grid": GRID})
+    writer = FeatureWriter(tmp_path / "grid.parquet", 36, ordered=True, grid=GRID)
     writer.write("train", "a", [np.hstack([wave(60, cell) for cell in range(6)])])
     cells = [wave(60, cell) for cell in range(6)]
     cells[4][30:] = wave(30, phase=7.0)

@@ -105,9 +105,26 @@ def test_knn_of_a_training_vector_is_exactly_zero(tmp_path: Path) -> None:
     method = Knn(None, ScoreParams(k=1, device="cpu"))
     method.fit(store, base.Fit(0, tmp_path))
     method.save(tmp_path)
-    assert (load_file(tmp_path / "gallery.safetensors")["gallery"] == gallery).all()
+    assert (load_file(tmp_path / "gallery.safetensors")["vectors"][:, 0] == gallery).all()
     method.load(tmp_path)
     assert all((chunk.components["distance"] == 0).all() for chunk in method.score(store.clips("test")[0]))
+
+
+def test_knn_of_a_grid_searches_each_cell_in_its_own_place(tmp_path: Path) -> None:
+    gallery, queries = gallery_and_queries(dim=12)
+    writer = FeatureWriter(tmp_path / "f.parquet", 12, dataset="d", grid=[2, 1])
+    writer.write("train", "a", [gallery])
+    writer.write("test", "c", [queries])
+    writer.close()
+    store = open_store(tmp_path / "f.parquet")
+    method = Knn(None, ScoreParams(k=2, device="cpu"))
+    method.fit(store, base.Fit(0, tmp_path))
+    (scores,) = method.score(store.clips("test")[0])
+    upper = brute_force(gallery[:, :6], queries[:, :6], 2)
+    lower = brute_force(gallery[:, 6:], queries[:, 6:], 2)
+    assert scores.components["distance"] == pytest.approx(np.maximum(upper, lower), rel=1e-5)
+    assert scores.maps["distance"].shape == (40, 2, 1)
+    assert scores.maps["distance"][:, 1, 0].astype(float) == pytest.approx(lower, rel=1e-2)
 
 
 def test_k_larger_than_the_gallery(tmp_path: Path) -> None:
@@ -125,8 +142,11 @@ def test_scores_and_maps_are_streamed_and_read_back(tmp_path: Path) -> None:
     values = rng.normal(size=70).astype(np.float32)
     values[0] = np.nan
     maps = rng.normal(size=(70, 3, 5)).astype(np.float16)
+    maps[3, 0, 0] = np.finfo(np.float16).max
+    given = maps.astype(np.float32)
+    given[3, 0, 0] = 1e6  # more than float16 holds
     chunks = [
-        Scores({"a": values[part], "b": values[part] * 2}, {"a": maps[part]})
+        Scores({"a": values[part], "b": values[part] * 2}, {"a": given[part]})
         for part in (slice(0, 32), slice(32, 64), slice(64, 70))
     ]
     writer = ScoreWriter(tmp_path, run="r")

@@ -45,7 +45,7 @@ class Backbone(nn.Module):
         """
         super().__init__()
         self.pool = functional.adaptive_max_pool2d if params.pool == "max" else functional.adaptive_avg_pool2d
-        self.grid = params.grid
+        self.grid = (params.grid[0], params.grid[1])
         self.net = _network(params)
         self.record = {"backbone": params.backbone, "timm": timm.__version__, **_load_weights(self.net, params)}
         config: Mapping[str, Any] = timm.get_pretrained_cfg(params.backbone, allow_unregistered=False).to_dict()  # type: ignore[union-attr]

@@ -92,7 +92,7 @@ class CoherentMotion(Method[FlowClip]):
         for lengths, _ in self._windows(clip):
             expected = np.maximum(slope * self._rows(clip, lengths) + level, lowest).astype(np.float32)
             coherence = lengths / expected[:, None]
-            yield Scores({"coherence": coherence.max((1, 2))}, {"coherence": coherence.astype(np.float16)})
+            yield Scores({"coherence": coherence.max((1, 2))}, {"coherence": coherence})
 
     def _box(self, sides: Reals) -> list[float]:
         """Return the median height and width of components without specks; (k, 3): height, width, area."""

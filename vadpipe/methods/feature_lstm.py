@@ -124,7 +124,7 @@ class FeatureLstm(Method[FeatureClip]):
         """
         params = self.train
         clips = store.clips("train")
-        sequences = [cell for clip in clips for cell in _cells(torch.from_numpy(clip.vectors()), clip.info)]
+        sequences = [cell for clip in clips for cell in _cells(torch.from_numpy(clip.vectors()), clip.grid)]
         if max(map(len, sequences)) < 2:
             raise UserError(f"{store.path}: feature_lstm needs a training clip of at least two frames")
         vectors = torch.cat(sequences)
@@ -171,12 +171,12 @@ class FeatureLstm(Method[FeatureClip]):
         """
         device = choose_device(self.score_params.device)
         self.network.to(device).eval()
-        rows, columns = _grid(clip.info)
+        rows, columns = clip.grid
         state: State | None = None
         prediction = torch.full((rows * columns, 1, self.network.shape["dim"]), torch.nan, device=device)
         for chunk in clip.chunks():
             with torch.inference_mode():
-                vectors = self.network.standardise(_cells(torch.tensor(chunk, device=device), clip.info))
+                vectors = self.network.standardise(_cells(torch.tensor(chunk, device=device), clip.grid))
                 outputs, state = self.network(vectors, state)
                 predictions = torch.cat([prediction, outputs], 1)
                 prediction = predictions[:, -1:]
@@ -227,13 +227,6 @@ def distance(kind: Distance, predictions: torch.Tensor, vectors: torch.Tensor) -
     return 1 - torch.cosine_similarity(predictions, vectors, dim=-1)
 
 
-def _grid(info: dict[str, Any]) -> tuple[int, int]:
-    """Return the rows and columns of a feature table's grid, (1, 1) for one vector a frame."""
-    rows, columns = info.get("params", {}).get("grid", (1, 1))
-    return rows, columns
-
-
-def _cells(vectors: torch.Tensor, info: dict[str, Any]) -> torch.Tensor:
+def _cells(vectors: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """Return vectors (n, cells x D), one cell behind the other, as one sequence a cell, (cells, n, D)."""
-    rows, columns = _grid(info)
-    return vectors.reshape(len(vectors), rows * columns, -1).transpose(0, 1)
+    return vectors.reshape(len(vectors), grid[0] * grid[1], -1).transpose(0, 1)

@@ -34,4 +34,4 @@ class FlowMagnitude(Method[FlowClip]):
         for chunk in clip.chunks():
             flow = chunk.astype(np.float32)
             cells = cell_means(np.hypot(flow[..., 0], flow[..., 1]), *clip.cell(self.score_params.cell))
-            yield Scores({"magnitude": cells.max((1, 2))}, {"magnitude": cells.astype(np.float16)})
+            yield Scores({"magnitude": cells.max((1, 2))}, {"magnitude": cells})

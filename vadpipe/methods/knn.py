@@ -2,11 +2,15 @@
 
 Bergman, Cohen, Hoshen, "Deep Nearest Neighbor Anomaly Detection", 2020: nothing is trained, the gallery is
 all training vectors, and the score is the sum of the squared L2 distances to the k = 2 nearest of them.
+
+Where the feature set has a grid, each cell has a gallery of its own (the camera stands still, and what is
+normal depends on the place), and a frame scores what its worst cell does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,45 +51,68 @@ class Knn(Method[FeatureClip]):
     Score = ScoreParams
 
     def fit(self, store: Store[FeatureClip], fit: Fit) -> None:
-        """Gather the training vectors."""
-        self.gallery = np.concatenate([clip.vectors() for clip in store.clips("train")])
-        self.search: Search | None = None
+        """Gather the training vectors, (N, cells, D)."""
+        self.vectors = np.concatenate([clip.cells(clip.vectors()) for clip in store.clips("train")])
 
     def save(self, folder: Path) -> None:
-        """Save the gallery."""
-        save_file({"gallery": self.gallery}, folder / "gallery.safetensors")
+        """Save the training vectors."""
+        save_file({"vectors": self.vectors}, folder / "gallery.safetensors")
 
     def load(self, folder: Path) -> None:
-        """Load the gallery."""
-        self.gallery = load_file(folder / "gallery.safetensors")["gallery"]
-        self.search = None
+        """Load the training vectors."""
+        self.vectors = load_file(folder / "gallery.safetensors")["vectors"]
+        self.__dict__.pop("galleries", None)
+
+    @cached_property
+    def galleries(self) -> list[Gallery]:
+        """A gallery a cell."""
+        params = self.score_params
+        return [Gallery(np.ascontiguousarray(cell), params.k, params.device) for cell in self.vectors.swapaxes(0, 1)]
 
     def score(self, clip: FeatureClip) -> Iterator[Scores]:
         """Yield one component, `distance`, in squared units of the features.
 
+        Of a grid it is the largest over the cells, and the map `distance` (n, rows, columns) holds all.
+
         Raises:
             UserError: k is larger than the gallery.
         """
-        if self.search is None:
-            self.search = _search(self.gallery, self.score_params.k, self.score_params.device)
-        for vectors in clip.chunks():
-            candidates = self.search(vectors)
-            distances = np.stack([((vectors - self.gallery[column]) ** 2).sum(1) for column in candidates.T], axis=1)
-            yield Scores({"distance": np.sort(distances, axis=1)[:, : self.score_params.k].sum(1)})
+        for chunk in clip.chunks():
+            cells = clip.cells(chunk).swapaxes(0, 1)
+            values = np.stack([gallery.distances(cell) for gallery, cell in zip(self.galleries, cells, strict=True)], 1)
+            maps = {"distance": values.reshape(-1, *clip.grid)} if len(cells) > 1 else {}
+            yield Scores({"distance": values.max(1)}, maps)
 
 
-def _search(gallery: Vectors, k: int, device: str) -> Search:
-    """Return a search: vectors (n, D) -> indices (n, k and some to spare) of the nearest gallery rows."""
-    if k > len(gallery):
-        raise UserError(f"knn: k = {k} is larger than the gallery of {len(gallery)} training vectors; lower score.k")
-    count = min(k + _SPARE, len(gallery))
-    # Distances do not change when everything moves, but near the origin they lose fewer digits.
-    centre = gallery.mean(0)
-    search = _nearest(gallery - centre, count, device)
-    return lambda vectors: search(vectors - centre)
+class Gallery:
+    """Training vectors (N, D), and the sum of the squared distances to the k nearest of them.
+
+    Raises:
+        UserError: k is larger than the gallery.
+    """
+
+    def __init__(self, vectors: Vectors, k: int, device: str) -> None:
+        if k > len(vectors):
+            raise UserError(
+                f"knn: k = {k} is larger than the gallery of {len(vectors)} training vectors; lower score.k"
+            )
+        self.k = k
+        # Distances do not change when everything moves, but near the origin they lose fewer digits.
+        self.centre = vectors.mean(0)
+        self.vectors = vectors - self.centre
+        self.search = _nearest(self.vectors, min(k + _SPARE, len(vectors)), device)
+
+    def distances(self, queries: Vectors) -> Vectors:
+        """Return the score (n,) of queries (n, D)."""
+        queries = queries - self.centre
+        candidates = self.search(queries).T
+        distances = np.stack([((queries - self.vectors[column]) ** 2).sum(1) for column in candidates], axis=1)
+        nearest: Vectors = np.sort(distances, axis=1)[:, : self.k].sum(1)
+        return nearest
 
 
 def _nearest(gallery: Vectors, count: int, device: str) -> Search:
+    """Return a search: vectors (n, D) -> indices (n, count) of the nearest gallery rows."""
     if device in {"auto", "cpu"}:
         try:
             import faiss

@@ -120,6 +120,10 @@ class FeatureClip:
         rows, columns = self.info.get("grid", (1, 1))
         return rows, columns
 
+    def cells(self, vectors: Vectors) -> Vectors:
+        """Return frame vectors (n, rows x columns x D) as vectors of cells, (n, rows x columns, D)."""
+        return vectors.reshape(len(vectors), self.grid[0] * self.grid[1], -1)
+
 
 def feature_clips(path: Path, info: dict[str, Any]) -> list[FeatureClip]:
     """Return the clips of a table in the order in which they stand there."""

@@ -17,6 +17,7 @@ from vadpipe.errors import UserError
 from vadpipe.store.base import metadata, open_parquet, with_metadata
 
 KIND = "scores"
+_LARGEST = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,11 @@ class Scores:
 
     Attributes:
         components: name -> float32 (n,), NaN = the method cannot score the frame.
-        maps: name -> float16 (n, h, w), at the resolution the method thinks in.
+        maps: name -> (n, h, w), at the resolution the method thinks in; stored as float16.
     """
 
     components: dict[str, npt.NDArray[np.float32]]
-    maps: dict[str, npt.NDArray[np.float16]] = field(default_factory=dict)
+    maps: dict[str, npt.NDArray[np.floating]] = field(default_factory=dict)
 
 
 class ScoreWriter:
@@ -55,7 +56,8 @@ class ScoreWriter:
                 for name, values in scores.maps.items():
                     if name not in maps:
                         maps[name] = self._open_map(seed, clip, name, (length, *values.shape[1:]))
-                    maps[name].write(np.ascontiguousarray(values, np.float16).tobytes())
+                    # A heat map has no use for what float16 cannot hold; the components stay float32.
+                    maps[name].write(values.clip(-_LARGEST, _LARGEST).astype(np.float16).tobytes())
         finally:
             for file in maps.values():
                 file.close()
