@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -128,7 +129,7 @@ def seeds(method: Method[Any]) -> list[int]:
 def source_files(name: str) -> list[Path]:
     """Return the source files that decide what a training of this method gives."""
     package = Path(vadpipe.__file__).parent
-    return [package / "methods" / f"{name}.py", package / "nn", package / "training", package / "store"]
+    return [Path(inspect.getfile(get(name))), package / "nn", package / "training", package / "store"]
 
 
 def check(params: Params) -> None:
