@@ -91,6 +91,7 @@ def tiny_params() -> dict[str, Any]:
     stores = {"clips": "data/clips/tiny", "flow": "data/flow/tiny", "features": "data/features/tiny_net.parquet"}
     needs = {"knn": "features", "feature_lstm": "features", "flow_magnitude": "flow", "coherent_motion": "flow"}
     params["evaluate"]["bootstrap"] = 50
+    params["methods"]["feature_lstm"]["train"] |= {"seeds": [0, 1], "hidden": 8, "epochs": 2}
     params["runs"] = {
         f"tiny_{method}": {
             "dataset": "tiny",

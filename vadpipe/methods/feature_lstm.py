@@ -153,7 +153,8 @@ class FeatureLstm(Method[FeatureClip]):
 
     def save(self, folder: Path) -> None:
         """Save the network, its shape and the mean loss of each epoch."""
-        save_file(self.network.state_dict(), folder / "network.safetensors")
+        weights = {name: value.cpu() for name, value in self.network.state_dict().items()}
+        save_file(weights, folder / "network.safetensors")
         write_json(folder / "network.json", {**self.network.shape, "losses": self.losses})
 
     def load(self, folder: Path) -> None:
