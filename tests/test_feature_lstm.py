@@ -22,7 +22,7 @@ TRAIN = {
     "hidden": 32,
     "layers": 1,
     "window": 8,
-    "epochs": 40,
+    "epochs": 30,
     "batch": 8,
     "learning_rate": 0.01,
     "weight_decay": 0.0,
@@ -207,7 +207,7 @@ def test_a_saved_model_scores_the_same(store: Store[FeatureClip], tmp_path: Path
 
 
 def test_a_diverging_training_is_a_user_error(store: Store[FeatureClip], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="seed 7 diverged in epoch 1 of 40"):
+    with pytest.raises(UserError, match="seed 7 diverged in epoch 1 of 30"):
         fitted(store, tmp_path, seed=7, learning_rate=float("inf"))
 
 

@@ -165,6 +165,12 @@ def test_precisions_one_after_another_in_one_process(tmp_path: Path) -> None:
     assert losses[-1] < losses[0]
 
 
+def test_fp16_on_a_cpu_is_a_user_error(tmp_path: Path) -> None:
+    # accelerate would compute in fp32 without a word.
+    with pytest.raises(UserError, match="bf16 or fp32"):
+        fit(tmp_path, precision="fp16")
+
+
 def test_gradients_are_clipped(tmp_path: Path) -> None:
     free, _ = fit(tmp_path / "a")
     clipped, _ = fit(tmp_path / "b", clip_norm=1e-3)

@@ -145,7 +145,7 @@ _FEATURES: dict[str, Any] = {
     "layer": None,
     "pool": "avg",
     "grid": [1, 1],
-    "batch": 32,
+    "batch": 8,
     "precision": "fp32",
     "device": "auto",
 }

@@ -74,10 +74,11 @@ def train(
     """Train `network` in place and return the mean loss of each epoch.
 
     The network ends in evaluation mode on the device of the plan; `schedule` steps once an epoch. On a CPU,
-    equal seeds give equal weights, bit for bit, whether the training was interrupted or not.
+    equal seeds give equal weights, bit for bit, whether the training was interrupted or not, as long as the
+    number of cores is the same (sums are split among them).
 
     Raises:
-        UserError: the loss or a weight became NaN or infinite, or the device is not there.
+        UserError: the loss or a weight became NaN or infinite, the device is not there, or it lacks the precision.
     """
     accelerator = _accelerator(plan)
     network, optimizer = accelerator.prepare(network, optimizer)
@@ -106,6 +107,8 @@ def train(
 
 def _accelerator(plan: Plan) -> Accelerator:
     device = choose_device(plan.device)
+    if plan.precision == "fp16" and device.type == "cpu":
+        raise UserError("params.yaml: train.precision: fp16 needs a GPU; use bf16 or fp32 on a CPU")
     # accelerate keeps one state a process and would refuse a second training of another precision.
     AcceleratorState._reset_state(reset_partial_state=True)
     precision = "no" if plan.precision == "fp32" else plan.precision
