@@ -120,6 +120,9 @@ def test_runs_add_finds_what_the_method_uses(empty: Path) -> None:
         invoke("runs", "add", "other", "--dataset", "mine", "--method", "knnn")
     with pytest.raises(UserError, match="no stage writes"):
         invoke("runs", "add", "other", "--dataset", "mine", "--method", "knn", "--uses", "data/features/x.parquet")
+    with pytest.raises(UserError, match="is of kind 'flow', but knn needs 'features'"):
+        invoke("runs", "add", "other", "--dataset", "mine", "--method", "knn", "--uses", "data/flow/mine")
+    assert "other" not in params.load().runs
     assert "again" in invoke("runs", "list")
 
 

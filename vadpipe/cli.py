@@ -235,7 +235,11 @@ def runs_add(
             choices = ", ".join(paths.features(key).as_posix() for key in sets) or "none, add one under `features`"
             raise UserError(f"{method} needs features of {dataset}; say which with --uses: {choices}")
         uses = _uses(needs, dataset, sets[0] if sets else "")
-    edit.add_items({"runs": {name: _run(dataset, method, uses)}})
+    values = _run(dataset, method, uses)
+    params.item(loaded.methods, "methods", method)
+    run = params.parse(params.Run, values, f"vadpipe runs add {name}")
+    base.create(loaded.model_copy(update={"runs": {name: run}}).run(name), name)
+    edit.add_items({"runs": {name: values}})
     typer.echo(f"params.yaml has the run {name}; next: vadpipe repro")
 
 

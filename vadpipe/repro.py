@@ -94,9 +94,13 @@ def pending_levels(graph: Graph, changed: set[str]) -> list[list[str]]:
 
 def _run(stage: str, environment: dict[str, str]) -> int:
     start = time.monotonic()
+    print(f"{stage} started", flush=True)
     command = [*DVC, "--wait-for-lock", "repro", "--quiet", "--single-item", stage]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    print(f"{stage} {'failed' if done.returncode else 'done'} in {time.monotonic() - start:.0f} s", flush=True)
+    took = f"in {time.monotonic() - start:.0f} s"
     if done.returncode:
-        print(done.stdout + done.stderr, file=sys.stderr, flush=True)
+        print(f"{stage} failed {took}\n{done.stdout}{done.stderr}", file=sys.stderr, flush=True)
+    else:
+        # The last line of a stage says what it made.
+        print(f"{stage} done {took}. {(done.stdout.strip().splitlines() or [''])[-1]}".strip(), flush=True)
     return done.returncode

@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from vadpipe.params import Section
 from vadpipe.prepare.scene.arrays import Bools, Ints, vector
 from vadpipe.prepare.scene.camera import expose
 from vadpipe.prepare.scene.drawing import Part, Standing
@@ -74,10 +75,8 @@ SCRIPTS: tuple[tuple[Event, ...], ...] = (
 )
 
 
-class Params(BaseModel):
+class Params(Section):
     """Seed, number of clips, frames a clip, frame size in pixels and frames per second."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     seed: int = Field(ge=0)
     train_clips: int = Field(ge=1)
