@@ -1,7 +1,7 @@
 """`dvc repro` with independent stages side by side.
 
 DVC runs stages one after the other. Several `dvc repro -s STAGE` at once are safe when each waits for the
-lock, so the stages to run are started level by level, and a plain `dvc repro` has the last word.
+lock, so each stage is started once those that it needs are done, and a plain `dvc repro` has the last word.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import re
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -28,22 +29,15 @@ def repro(jobs: int) -> int:
     """Run what changed, up to `jobs` stages at once, and return the exit code of the final `dvc repro`.
 
     Raises:
-        UserError: DVC cannot read the pipeline, or a stage failed.
+        UserError: DVC cannot read the pipeline, or a stage failed; what does not hang on it has run.
     """
     environment = _environment(jobs)
     if jobs > 1:
         graph = stage_graph(_ask("dag", "--dot"))
-        changed = set(json.loads(_ask("status", "--json")))
-        levels = pending_levels(graph, changed)
-        total, done = sum(map(len, levels)), 0
-        for level in levels:
-            with ThreadPoolExecutor(jobs) as pool:
-                results = list(pool.map(lambda stage: _run(stage, environment), level))
-            done += len(level)
-            failed = [stage for stage, code in zip(level, results, strict=True) if code]
-            if failed:
-                raise UserError(f"{', '.join(failed)} failed (see above); mend it and run `vadpipe repro` again")
-            print(f"{done} of {total} stages done", flush=True)
+        stages = pending(graph, set(json.loads(_ask("status", "--json"))))
+        failed = run_in_order(graph, stages, lambda stage: _run(stage, environment), jobs)
+        if failed:
+            raise UserError(f"{', '.join(failed)} failed (see above); mend it and run `vadpipe repro` again")
     return subprocess.run([*DVC, "repro"], env=environment, check=False).returncode
 
 
@@ -74,22 +68,35 @@ def stage_graph(dot: str) -> Graph:
     return graph
 
 
-def pending_levels(graph: Graph, changed: set[str]) -> list[list[str]]:
-    """Return the changed stages and all that hang on them, in levels whose members are independent."""
-    order = TopologicalSorter(graph)
+def pending(graph: Graph, changed: set[str]) -> set[str]:
+    """Return the changed stages and all that hang on them."""
+    found: set[str] = set()
+    for stage in TopologicalSorter(graph).static_order():
+        if stage in changed or graph[stage] & found:
+            found.add(stage)
+    return found
+
+
+def run_in_order(graph: Graph, stages: set[str], run: Callable[[str], int], jobs: int) -> list[str]:
+    """Run stages, each once those that it needs are done, and return the failed ones."""
+    order = TopologicalSorter({stage: graph[stage] & stages for stage in sorted(stages)})
     order.prepare()
-    pending: set[str] = set()
-    depth: dict[str, int] = {}
-    while order.is_active():
-        for stage in order.get_ready():
-            if stage in changed or graph[stage] & pending:
-                pending.add(stage)
-                depth[stage] = max((depth[before] + 1 for before in graph[stage] & pending), default=0)
-            order.done(stage)
-    levels: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
-    for stage in sorted(pending):
-        levels[depth[stage]].append(stage)
-    return levels
+    failed: list[str] = []
+    running: dict[Future[int], str] = {}
+    finished = 0
+    with ThreadPoolExecutor(jobs) as pool:
+        while True:
+            running |= {pool.submit(run, stage): stage for stage in order.get_ready()}
+            if not running:
+                return failed
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                stage = running.pop(future)
+                if future.result():
+                    failed.append(stage)
+                else:
+                    order.done(stage)
+                    finished += 1
+                    print(f"{finished} of {len(stages)} stages done", flush=True)
 
 
 def _run(stage: str, environment: dict[str, str]) -> int:
