@@ -166,6 +166,8 @@ def test_loose_images_are_refused_by_temporal_methods(tiny: Path) -> None:
         store.write_clip(path, [frame] * 2, None, dataset="tiny", fps=1.0, ordered=False)
     with pytest.raises(UserError, match="needs frames in time"):
         train.main("tiny_frame_difference")
+    with pytest.raises(UserError, match="no motion"):
+        flow.main("tiny")
     train.main("tiny_brightness")
     assert json.loads(Path("models/tiny_brightness/0/brightness.json").read_text()) == {"mean": 0.0}
 

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from vadpipe.errors import UserError
 from vadpipe.parallel import ordered_map
 from vadpipe.params import Flow
 from vadpipe.pictures.flow import preview
@@ -44,9 +45,11 @@ def write_flow(params: Flow, source: Path, out: Path) -> None:
     """Write the flow store of a clip store, with a colour-wheel picture `preview.png` of its first test clip.
 
     Raises:
-        UserError: `source` is no clip store, or the disk is full.
+        UserError: `source` is no clip store, its frames have no order, or the disk is full.
     """
     clips = open_clips(source)
+    if not clips[0].info["ordered"]:
+        raise UserError(f"{source} holds loose images, between which there is no motion; remove it from `flow`")
     with replacing(out, folder=True) as folder:
         for split in SPLITS:
             (folder / split).mkdir()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,10 @@ from vadpipe.store.base import ROWS, ClipFile, with_metadata
 
 KIND = "clips"
 VERSION = 1
+# Frames that a thread takes at once: enough to hide its start, few enough when they are decoded video.
+_TASK = 8
+
+ItemT = TypeVar("ItemT")
 
 BOX = pa.struct([("track", pa.int32()), *((side, pa.int32()) for side in ("x_min", "y_min", "x_max", "y_max"))])
 SCHEMA = pa.schema(
@@ -62,8 +66,9 @@ def checked_rows(frames: Iterable[Frame], quality: int | None) -> Iterator[list[
         UserError: a frame is cut off, no image, or of another size than the first; a mask has another
             size than its frame or marks pixels of a frame labelled normal.
     """
+    encoded = ordered_map(lambda part: [_encode(frame, quality) for frame in part], _parts(frames, _TASK))
     first: images.Size | None = None
-    for rows in ordered_map(lambda chunk: [_encode(frame, quality) for frame in chunk], _chunks(frames)):
+    for rows in _parts(chain.from_iterable(encoded), ROWS):
         for row in rows:
             first = first or row["size"]
             _check_size(row, first)
@@ -97,10 +102,10 @@ def write_clip(path: Path, frames: Iterable[Frame], quality: int | None, **info:
     return count
 
 
-def _chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
-    rest = iter(frames)
-    while chunk := list(islice(rest, ROWS)):
-        yield chunk
+def _parts(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
+    rest = iter(items)
+    while part := list(islice(rest, size)):
+        yield part
 
 
 def _encode(frame: Frame, quality: int | None) -> dict[str, Any]:
