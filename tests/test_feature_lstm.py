@@ -136,7 +136,6 @@ def test_a_grid_scores_its_worst_cell(grid_store: Store[FeatureClip], tmp_path: 
     (scores,) = method.score(grid_store.clips("test")[0])
     cells = scores.maps["distance"]
     assert cells.shape == (60, *GRID)
-    assert cells.dtype == np.float16
     assert method.network.shape["dim"] == 6  # one LSTM for all cells
     assert np.isnan(cells[0]).all()
     np.testing.assert_allclose(scores.components["distance"][1:], cells[1:].max((1, 2)), rtol=1e-3)

@@ -183,7 +183,7 @@ class FeatureLstm(Method[FeatureClip]):
                 prediction = predictions[:, -1:]
                 distances = distance(self.score_params.distance, predictions[:, :-1], vectors)
                 values = distances.T.float().cpu().numpy()
-            maps = {"distance": values.reshape(-1, rows, columns).astype(np.float16)} if rows * columns > 1 else {}
+            maps = {"distance": values.reshape(-1, rows, columns)} if rows * columns > 1 else {}
             yield Scores({"distance": values.max(1)}, maps)
 
 
