@@ -19,7 +19,7 @@ from vadpipe.methods.flow_magnitude import FlowMagnitude, ScoreParams
 from vadpipe.methods.frame_difference import FrameDifference
 from vadpipe.nn.cells import cell_means
 from vadpipe.pictures.flow import colour_wheel
-from vadpipe.prepare.flow import clip_flow
+from vadpipe.prepare.flow import flows
 from vadpipe.store import images, open_clips, open_store
 from vadpipe.store.flow import FlowClip, write_clip
 
@@ -75,7 +75,7 @@ def test_one_core_and_two_give_the_same(tiny: Path) -> None:
     ingest.main("tiny")
     clip = open_clips(Path("data/clips/tiny"))[0]
     values = params.load().flow["tiny"]
-    one, two = ([field for chunk in clip_flow(clip, values, n) for field in chunk] for n in (1, 2))
+    one, two = ([field for _, chunk in flows([clip], values, n) for field in chunk] for n in (1, 2))
     assert one[0] is None
     assert two[0] is None
     assert all((a == b).all() for a, b in zip(one[1:], two[1:], strict=True))

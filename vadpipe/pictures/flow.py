@@ -30,7 +30,7 @@ def preview(clip: Clip, flow_file: Path) -> Image:
     """Return frames of a clip above their flow, with the wheel as legend, uint8 (H, W, 3) RGB."""
     flow = FlowClip(flow_file)
     chosen = np.unique(np.linspace(1, clip.length - 1, 4).astype(int))
-    fields = _frames(flow, chosen)
+    fields = [flow.field(int(index)).astype(np.float32) for index in chosen]
     fastest = max(float(np.percentile(np.hypot(*np.moveaxis(field, -1, 0)), 99.5)) for field in fields)
     fastest = max(fastest, 0.5)
     columns = []
@@ -43,15 +43,6 @@ def preview(clip: Clip, flow_file: Path) -> Image:
     side = min(clip.info["height"], clip.info["width"]) // 4
     sheet[clip.info["height"] :][:side, :side] = _wheel(side, fastest)
     return sheet
-
-
-def _frames(flow: FlowClip, chosen: npt.NDArray[np.int_]) -> list[npt.NDArray[np.float32]]:
-    wanted = set(chosen.tolist())
-    found, start = [], 0
-    for chunk in flow.chunks():
-        found += [field.astype(np.float32) for index, field in enumerate(chunk, start) if index in wanted]
-        start += len(chunk)
-    return found
 
 
 def _wheel(side: int, fastest: float) -> Image:

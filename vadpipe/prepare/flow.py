@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Callable, Iterator
+from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,10 @@ def write_flow(params: Flow, source: Path, out: Path) -> None:
         for split in SPLITS:
             (folder / split).mkdir()
         with tqdm(total=sum(clip.length for clip in clips), unit=" frames", desc="flow", disable=None) as bar:
-            for clip in clips:
-                path = folder / clip.split / f"{clip.name}.parquet"
+            for clip, chunks in groupby(flows(clips, params), key=itemgetter(0)):
                 write_clip(
-                    path,
-                    _progress(clip_flow(clip, params), bar),
+                    folder / clip.split / f"{clip.name}.parquet",
+                    _progress(map(itemgetter(1), chunks), bar),
                     *_grid(clip, params.scale),
                     dataset=clip.info["dataset"],
                     fps=clip.info["fps"],
@@ -72,29 +72,31 @@ def write_flow(params: Flow, source: Path, out: Path) -> None:
     print(f"flow of {len(clips)} clips -> {out} (look at {out}/preview.png)")
 
 
-def clip_flow(clip: Clip, params: Flow, workers: int | None = None) -> Iterator[list[FlowField | None]]:
-    """Yield the flow of a clip, a row group at a time: float16 (h, w, 2) in pixels of the frame a frame.
+def flows(clips: list[Clip], params: Flow, workers: int | None = None) -> Iterator[tuple[Clip, list[FlowField | None]]]:
+    """Yield the flow of clips, a row group at a time: float16 (h, w, 2) in pixels of the frame a frame.
 
-    The first frame has None. A row group is one piece of work for a thread: it decodes its frames and
-    the one before, so that hardly a frame is decoded twice.
+    The first frame of a clip has None. A row group is one piece of work for a thread: it decodes its frames
+    and the one before, so that hardly a frame is decoded twice. The cores go on with the next clip while
+    the last piece of one is computed.
     """
-    height, width = _grid(clip, params.scale)
-    # Vectors are stored in pixels of the clip's frames, so that thresholds do not depend on `scale`.
-    unit = np.array([clip.info["width"] / width, clip.info["height"] / height], np.float32)
     local = threading.local()
 
-    def work(group: list[bytes]) -> list[FlowField | None]:
+    def work(task: tuple[Clip, list[bytes]]) -> tuple[Clip, list[FlowField | None]]:
+        clip, group = task
         if not hasattr(local, "estimate"):
             local.estimate = _estimator(params)
+        height, width = _grid(clip, params.scale)
+        # Vectors are stored in pixels of the clip's frames, so that thresholds do not depend on `scale`.
+        unit = np.array([clip.info["width"] / width, clip.info["height"] / height], np.float32)
         greys = [_resized(images.decode_grey(data), height, width) if data else None for data in group]
-        return [
+        return clip, [
             None if before is None or now is None else (local.estimate(before, now) * unit).astype(np.float16)
-            for before, now in itertools.pairwise(greys)
+            for before, now in pairwise(greys)
         ]
 
     # Frames, not pixels, are what the cores share: OpenCV's own threads would only stand in the way.
     cv2.setNumThreads(1)
-    yield from ordered_map(work, _with_predecessor(clip), workers)
+    yield from ordered_map(work, ((clip, group) for clip in clips for group in _with_predecessor(clip)), workers)
 
 
 def _with_predecessor(clip: Clip) -> Iterator[list[bytes]]:

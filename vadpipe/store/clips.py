@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from vadpipe.errors import UserError
 from vadpipe.parallel import ordered_map
 from vadpipe.store import images
-from vadpipe.store.base import ROWS, ClipFile, with_metadata
+from vadpipe.store.base import ROWS, ClipFile, open_parquet, with_metadata
 
 KIND = "clips"
 VERSION = 1
@@ -195,5 +195,5 @@ class Clip(ClipFile):
 
     def frame(self, index: int) -> images.Image:
         """Return one frame, uint8 (H, W, 3) RGB."""
-        rows = next(islice(self.rows(["image"]), index // ROWS, None))
+        rows = open_parquet(self.path).read_row_group(index // ROWS, ["image"])
         return images.decode(rows["image"][index % ROWS].as_py())
