@@ -109,6 +109,27 @@ def test_data_add_refuses(empty: Path) -> None:
         invoke("data", "add", "mine", str(source), "--reader", "folder")
 
 
+def test_data_add_with_a_name_that_is_taken_places_nothing(empty: Path) -> None:
+    source = folder_dataset(empty / "elsewhere")
+    invoke("data", "add", "mine", str(source), "--reader", "folder", "--place", "link")
+    invoke("runs", "add", "other_knn", "--dataset", "mine", "--method", "knn")
+    before = Path("params.yaml").read_text()
+    with pytest.raises(UserError, match="other_knn"):
+        invoke("data", "add", "other", str(source), "--reader", "folder")
+    assert Path("params.yaml").read_text() == before
+    assert not Path("data/raw/other").exists()
+
+
+def test_data_add_to_a_read_only_folder(empty: Path) -> None:
+    source = folder_dataset(empty / "elsewhere")
+    Path("data").mkdir()
+    Path("data/raw").symlink_to("/sys/kernel")
+    for place in ("copy", "link", "dvc"):
+        with pytest.raises(UserError, match="cannot write data/raw/mine"):
+            invoke("data", "add", "mine", str(source), "--reader", "folder", "--place", place)
+    assert "mine" not in params.load().ingest
+
+
 def test_runs_add_finds_what_the_method_uses(empty: Path) -> None:
     invoke("data", "add", "mine", str(folder_dataset(empty / "elsewhere")), "--reader", "folder")
     invoke("runs", "add", "again", "--dataset", "mine", "--method", "knn")

@@ -110,6 +110,7 @@ def data_add(
     from vadpipe.datasets import base as readers
     from vadpipe.methods import base
     from vadpipe.prepare.place import place as bring
+    from vadpipe.store.atomic import write_text
 
     params.check_key(name, "vadpipe data add")
     loaded = params.load()
@@ -119,9 +120,8 @@ def data_add(
     # Decoded video is kept as JPEG, since PNG takes ten times the space; UCSD frames are TIFF, kept exact.
     quality = 95 if reader == "folder" else None
     ingest = params.parse(params.Ingest, {"reader": reader, "fps": fps, "quality": quality}, "vadpipe data add")
-    bring(path, paths.raw(name), place.value)
     features = f"{name}_lite0"
-    edit.add_items(
+    text = edit.with_items(
         {
             "ingest": {name: ingest.model_dump()},
             "flow": {name: {"algorithm": "dis", "preset": "medium", "scale": 1.0}},
@@ -132,6 +132,8 @@ def data_add(
             },
         }
     )
+    bring(path, paths.raw(name), place.value)
+    write_text(paths.PARAMS, text)
     typer.echo(f"{name}: {len(found.clips)} clips -> {paths.raw(name)} ({place.value}); params.yaml has its runs")
     typer.echo(f"next: vadpipe data check {name}, then vadpipe repro -j 2")
 

@@ -20,21 +20,29 @@ Items = Mapping[str, Mapping[str, Any]]
 def add_items(additions: Mapping[str, Items], path: Path = paths.PARAMS) -> None:
     """Add items to sections: `{"flow": {"ped2": {...}}}`.
 
-    The file is changed only if it is right afterwards.
+    Raises:
+        UserError: as `with_items`; the file is as it was.
+    """
+    write_text(path, with_items(additions, path))
+
+
+def with_items(additions: Mapping[str, Items], path: Path = paths.PARAMS) -> str:
+    """Return the text of the file with the items added, checked as `params.load` does.
 
     Raises:
-        UserError: the result would not be right.
+        UserError: the result would not be right, for instance because an item of the name is there.
     """
     lines = path.read_text().splitlines(keepends=True)
     for section, items in additions.items():
         lines = _insert(lines, section, [_line(key, values) for key, values in items.items()])
+    text = "".join(lines)
     tried = path.with_name(f".{path.name}.tried")
     try:
-        tried.write_text("".join(lines))
+        tried.write_text(text)
         load(tried)
     finally:
         tried.unlink(missing_ok=True)
-    write_text(path, "".join(lines))
+    return text
 
 
 def _insert(lines: list[str], section: str, added: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from vadpipe.datasets.base import ignored
-from vadpipe.errors import UserError
+from vadpipe.errors import UserError, writing
 from vadpipe.store.atomic import replacing
 
 How = Literal["copy", "link", "dvc"]
@@ -23,20 +23,19 @@ def place(source: Path, target: Path, how: How) -> None:
             `dvc push` takes the data along.
 
     Raises:
-        UserError: something is there already, or DVC refuses.
+        UserError: something is there already, the disk is full or read-only, or DVC refuses.
     """
     if target.exists() or target.is_symlink():
         raise UserError(f"{target} is there already; remove it or choose another name")
+    with replacing(target) as beside:
+        if how == "link":
+            beside.symlink_to(source.resolve(), target_is_directory=True)
+        else:
+            shutil.copytree(source, beside, ignore=lambda _, names: [name for name in names if ignored(name)])
     if how != "dvc":
         # DVC ignores what it adds; the rest must not get into git either.
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with (target.parent / ".gitignore").open("a") as file:
+        with writing(target.parent), (target.parent / ".gitignore").open("a") as file:
             file.write(f"/{target.name}\n")
-    if how == "link":
-        target.symlink_to(source.resolve(), target_is_directory=True)
-        return
-    with replacing(target) as beside:
-        shutil.copytree(source, beside, ignore=lambda _, names: [name for name in names if ignored(name)])
     if how == "dvc":
         added = subprocess.run([sys.executable, "-m", "dvc", "add", str(target)], check=False)
         if added.returncode:
