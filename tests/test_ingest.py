@@ -475,3 +475,15 @@ def test_unknown_reader_names_the_nearest(tiny: Path) -> None:
     write_params({**tiny_params(), "ingest": {"tiny": {"reader": "foldr", "fps": 1.0, "quality": None}}})
     with pytest.raises(UserError, match="did you mean 'folder'"):
         ingest.main("tiny")
+
+
+def test_a_header_that_promises_too_few_frames_loses_none(tiny: Path) -> None:
+    file = RAW / "train/a2.avi"
+    data = bytearray(file.read_bytes())
+    for chunk, offset in ((b"avih", 8 + 16), (b"strh", 8 + 32)):
+        at = data.index(chunk) + offset
+        data[at : at + 4] = (10).to_bytes(4, "little")
+    file.write_bytes(bytes(data))
+    assert cv2.VideoCapture(str(file)).get(cv2.CAP_PROP_FRAME_COUNT) == 10
+    ingest.main("tiny")
+    assert by_name()["a2"].length == 36
