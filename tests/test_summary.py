@@ -117,7 +117,7 @@ def test_the_table_is_sorted_and_shows_intervals(here: Path) -> None:
     assert text.index("## mine") < text.index("## ped2")
     cells = row("p_lstm")
     assert cells[1:5] == ["feature_lstm", "3", "98.8%", "**0.720** ± 0.050 [0.61, 0.85]"]
-    assert cells[7] == "0.720 (8)"
+    assert cells[7] == "0.720 ± 0.050 (8)"
     assert row("p_flow")[4] == "**0.810** [0.61, 0.85]"
     assert row("mine_knn")[4] == "-"
     assert "mine_knn: the test clips have no labels." in text
