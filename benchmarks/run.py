@@ -24,6 +24,8 @@ import cv2
 import numpy as np
 from ruamel.yaml import YAML
 
+from vadpipe.methods import base
+
 REPO = Path(__file__).resolve().parent.parent
 STAGES = REPO / "stages"
 ROUNDS = 5
@@ -67,12 +69,11 @@ def workspace(folder: Path, lengths: dict[str, int]) -> None:
     params["flow"] = {"bench": {"algorithm": "dis", "preset": "medium", "scale": 1.0}}
     params["features"] = {"bench": {**next(iter(params["features"].values())), "dataset": "bench"}}
     stores = {"clips": "data/clips/bench", "flow": "data/flow/bench", "features": "data/features/bench.parquet"}
-    needs = {"knn": "features", "feature_lstm": "features", "flow_magnitude": "flow", "coherent_motion": "flow"}
     params["runs"] = {
         method: {
             "dataset": "bench",
             "method": method,
-            "uses": stores[needs.get(method, "clips")],
+            "uses": stores[base.get(method).needs],
             "train": {"seeds": [0], "epochs": 1} if method == "feature_lstm" else {},
             "score": {},
             "evaluate": {},

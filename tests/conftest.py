@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
+from vadpipe.methods import base
+
 REPO = Path(__file__).resolve().parent.parent
 HEIGHT, WIDTH = 24, 36
 
@@ -89,14 +91,13 @@ def tiny_params() -> dict[str, Any]:
     small = {"dataset": "tiny", "backbone": "resnet18", "weights": "random", "height": 32, "width": 32, "batch": 8}
     params["features"] = {"tiny_net": {**features, **small}}
     stores = {"clips": "data/clips/tiny", "flow": "data/flow/tiny", "features": "data/features/tiny_net.parquet"}
-    needs = {"knn": "features", "feature_lstm": "features", "flow_magnitude": "flow", "coherent_motion": "flow"}
     params["evaluate"]["bootstrap"] = 50
     params["methods"]["feature_lstm"]["train"] |= {"seeds": [0, 1], "hidden": 8, "epochs": 2}
     params["runs"] = {
         f"tiny_{method}": {
             "dataset": "tiny",
             "method": method,
-            "uses": stores[needs.get(method, "clips")],
+            "uses": stores[base.get(method).needs],
             **{key: {} for key in ("train", "score", "evaluate")},
         }
         for method in params["methods"]

@@ -15,7 +15,10 @@ STAGES = YAML(typ="safe").load(REPO / "dvc.yaml")["stages"]
 
 # Read by nearly everything and seldom changed in a way that changes results: not among the deps, or every
 # edit of a message would run everything again.
-LEFT_OUT = {"vadpipe", *(f"vadpipe.{name}" for name in ("params", "paths", "errors", "parallel", "store.atomic"))}
+LEFT_OUT = {
+    "vadpipe",
+    *(f"vadpipe.{name}" for name in ("params", "paths", "errors", "parallel", "progress", "store.atomic")),
+}
 # Found by name at run time, so no import leads there: stage -> folders whose file is chosen by a parameter.
 CHOSEN = {
     "generate": "vadpipe/prepare/generators",

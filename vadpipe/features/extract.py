@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -14,8 +13,10 @@ from tqdm import tqdm
 from vadpipe.features.backbones import Backbone
 from vadpipe.parallel import ordered_map
 from vadpipe.params import FeatureSet
+from vadpipe.progress import advancing
 from vadpipe.store import images, open_clips
 from vadpipe.store.atomic import replacing
+from vadpipe.store.base import regroup
 from vadpipe.store.clips import Clip
 from vadpipe.store.features import FeatureWriter, Vectors
 from vadpipe.training.device import autocast, choose_device
@@ -41,7 +42,7 @@ def extract(params: FeatureSet, source: Path, out: Path) -> None:
         writer = FeatureWriter(beside, backbone.dim, **info)
         with tqdm(total=sum(clip.length for clip in clips), unit=" frames", desc="features", disable=None) as bar:
             for clip in clips:
-                writer.write(clip.split, clip.name, _progress(vectors(clip, backbone, params, device), bar))
+                writer.write(clip.split, clip.name, advancing(vectors(clip, backbone, params, device), bar))
         writer.close()
     print(f"{len(clips)} clips, {backbone.dim} features a frame ({backbone.record['weights']}) -> {out}")
 
@@ -49,7 +50,7 @@ def extract(params: FeatureSet, source: Path, out: Path) -> None:
 def vectors(clip: Clip, backbone: Backbone, params: FeatureSet, device: torch.device) -> Iterator[Vectors]:
     """Yield the vectors of a clip, float32 (n, D), a batch at a time."""
     with torch.inference_mode(), autocast(device, params.precision):
-        for batch in _batches(frames(clip, params.height, params.width), params.batch):
+        for batch in regroup(frames(clip, params.height, params.width), params.batch):
             pinned = torch.from_numpy(batch)
             if device.type == "cuda":
                 pinned = pinned.pin_memory()
@@ -74,24 +75,3 @@ def _resized(image: images.Image, height: int, width: int) -> images.Image:
     shrinks = image.shape[0] >= height and image.shape[1] >= width
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     return cv2.resize(image, (width, height), interpolation=interpolation)  # type: ignore[return-value]
-
-
-def _batches(chunks: Iterable[images.Image], size: int) -> Iterator[images.Image]:
-    """Regroup chunks of frames into batches of `size`; the last one may be smaller."""
-    held: list[images.Image] = []
-    count = 0
-    for chunk in chunks:
-        held.append(chunk)
-        count += len(chunk)
-        while count >= size:
-            joined = np.concatenate(held) if len(held) > 1 else held[0]
-            yield joined[:size]
-            held, count = [joined[size:]], count - size
-    if count:
-        yield np.concatenate(held)
-
-
-def _progress(chunks: Iterator[Vectors], bar: tqdm[Any]) -> Iterator[Vectors]:
-    for chunk in chunks:
-        yield chunk
-        bar.update(len(chunk))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from itertools import groupby, pairwise
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +16,7 @@ from vadpipe.errors import UserError
 from vadpipe.parallel import ordered_map
 from vadpipe.params import Flow
 from vadpipe.pictures.flow import preview
+from vadpipe.progress import advancing
 from vadpipe.store import images, open_clips
 from vadpipe.store.atomic import replacing
 from vadpipe.store.base import SPLITS
@@ -58,7 +58,7 @@ def write_flow(params: Flow, source: Path, out: Path) -> None:
             for clip, chunks in groupby(flows(clips, params), key=itemgetter(0)):
                 write_clip(
                     folder / clip.split / f"{clip.name}.parquet",
-                    _progress(map(itemgetter(1), chunks), bar),
+                    advancing(map(itemgetter(1), chunks), bar),
                     *_grid(clip, params.scale),
                     dataset=clip.info["dataset"],
                     fps=clip.info["fps"],
@@ -122,9 +122,3 @@ def _resized(image: images.Image, height: int, width: int) -> images.Image:
     if image.shape == (height, width):
         return image
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
-
-
-def _progress(chunks: Iterator[list[FlowField | None]], bar: tqdm[Any]) -> Iterator[list[FlowField | None]]:
-    for chunk in chunks:
-        yield chunk
-        bar.update(len(chunk))

@@ -20,14 +20,17 @@ from vadpipe.store.clips import checked_rows
 class Found:
     """What one split holds."""
 
-    clips: int = 0
-    frames: int = 0
     abnormal: int = 0
     masks: int = 0
     boxes: int = 0
     unlabelled: int = 0
     sizes: Counter[str] = field(default_factory=Counter)
     lengths: list[int] = field(default_factory=list)
+
+    @property
+    def frames(self) -> int:
+        """Return the number of frames of all clips."""
+        return sum(self.lengths)
 
 
 def inspect(reader: str, source: Path) -> Iterator[str]:
@@ -45,7 +48,7 @@ def inspect(reader: str, source: Path) -> Iterator[str]:
     for split, found in splits.items():
         sizes = ", ".join(f"{size} ({count} clips)" for size, count in found.sizes.most_common())
         yield (
-            f"{split}: {found.clips} clips, {found.frames} frames "
+            f"{split}: {len(found.lengths)} clips, {found.frames} frames "
             f"({min(found.lengths)} to {max(found.lengths)} a clip), {sizes}"
         )
     test = splits["test"]
@@ -76,8 +79,6 @@ def _inspect_clip(clip: RawClip, found: Found) -> list[str]:
                 empty += row["label"] == 1 and not images.decode_grey(row["mask"]).any()
     if size is None:
         raise UserError(f"{clip.split}/{clip.name} has no frames; remove the clip or add its frames")
-    found.clips += 1
-    found.frames += length
     found.lengths.append(length)
     found.sizes[f"{size.height}x{size.width} {'grey' if size.channels == 1 else 'colour'}"] += 1
     oddities = []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -15,6 +17,23 @@ from vadpipe.errors import UserError
 # Rows a row group: what is held in memory at once, whatever the length of a clip.
 ROWS = 32
 SPLITS = ("train", "test")
+
+Number = TypeVar("Number", bound=np.generic)
+
+
+def regroup(chunks: Iterable[npt.NDArray[Number]], size: int) -> Iterator[npt.NDArray[Number]]:
+    """Regroup arrays along their first axis into arrays of `size`; the last one may be smaller."""
+    held: list[npt.NDArray[Number]] = []
+    count = 0
+    for chunk in chunks:
+        held.append(chunk)
+        count += len(chunk)
+        while count >= size:
+            joined = np.concatenate(held) if len(held) > 1 else held[0]
+            yield joined[:size]
+            held, count = [joined[size:]], count - size
+    if count:
+        yield np.concatenate(held)
 
 
 def with_metadata(schema: pa.Schema, **values: object) -> pa.Schema:

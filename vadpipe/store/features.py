@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vadpipe.errors import UserError
-from vadpipe.store.base import open_parquet, with_metadata
+from vadpipe.store.base import open_parquet, regroup, with_metadata
 
 KIND = "features"
 # Rows a row group; never across a clip's border. 256 vectors of 2,048 floats are 2 MB.
@@ -44,7 +44,7 @@ class FeatureWriter:
             UserError: a vector holds NaN or infinity.
         """
         start = 0
-        for vectors in _regroup(chunks):
+        for vectors in regroup(chunks, ROWS):
             bad = ~np.isfinite(vectors).all(1)
             if bad.any():
                 raise UserError(
@@ -64,19 +64,6 @@ class FeatureWriter:
     def close(self) -> None:
         """Finish the file."""
         self.writer.close()
-
-
-def _regroup(chunks: Iterable[Vectors]) -> Iterator[Vectors]:
-    """Gather chunks of any length into row groups of `ROWS`."""
-    held: list[Vectors] = []
-    for chunk in chunks:
-        held.append(chunk)
-        while sum(map(len, held)) >= ROWS:
-            joined = np.concatenate(held)
-            yield joined[:ROWS]
-            held = [joined[ROWS:]]
-    if held and sum(map(len, held)):
-        yield np.concatenate(held)
 
 
 @dataclass(frozen=True)
