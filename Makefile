@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: help setup demo test lint bench clean
 
 help:
-	@echo "make demo    set up .venv, run the pipeline on the generated scene, print the results"
+	@echo "make demo    set up .venv, run the pipeline on the generated scenes, print the results"
 	@echo "make test    set up .venv, run lint, types, layers and tests"
 	@echo "make bench   measure speed and memory (docs/performance.md)"
 	@echo "make clean   remove .venv and caches; data and results stay"

@@ -2,9 +2,11 @@
 
 from vadpipe import params, paths
 from vadpipe.errors import run_stage
+from vadpipe.evaluation.locate import locate
 from vadpipe.evaluation.plots import headline, write_plots
 from vadpipe.evaluation.run import evaluate
 from vadpipe.evaluation.scored import align
+from vadpipe.evaluation.strips import write_strips
 from vadpipe.params import Evaluate
 from vadpipe.store import open_clips
 from vadpipe.store.atomic import replacing, write_json
@@ -18,9 +20,11 @@ def main(name: str) -> None:
     clips = [clip for clip in open_clips(paths.clips(run.dataset)) if clip.split == "test"]
     scores = paths.scores(name)
     scored = align(name, read_scores(scores), clips)
-    result = evaluate(name, run, settings, scored)
+    located = locate(name, settings, scored, clips, scores)
+    result = evaluate(name, run, settings, scored, located)
     with replacing(paths.plots(name), folder=True) as folder:
         write_plots(folder, result, scored, clips, scores)
+        write_strips(folder, name, located, scored.seeds[0], scores)
     write_json(paths.run_metrics(name), result)
     print(f"{headline(result)} -> {paths.run_metrics(name)}, {paths.plots(name)}")
 

@@ -17,19 +17,25 @@ def main(name: str) -> None:
     run = params.load().run(name)
     method = base.create(run, name)
     store = open_store(Path(run.uses), method.needs)
-    clips = store.clips("test")
+    clips, training = store.clips("test"), base.training_clips(method, store)
     info = {"run": name, "train": run.train, "score": run.score, "computed": store.info.get("computed", {})}
     seeds = base.seeds(method)
     with replacing(paths.scores(name), folder=True) as folder:
         writer = ScoreWriter(folder, **info)
-        with tqdm(total=len(seeds) * len(clips), unit=" clips", desc=f"score {name}", disable=None) as bar:
+        with tqdm(
+            total=len(seeds) * (len(clips) + len(training)), unit=" clips", desc=f"score {name}", disable=None
+        ) as bar:
             for seed in seeds:
                 model = paths.model(name) / str(seed)
                 if not model.is_dir():
                     raise UserError(f"{model} is not here; run `dvc repro train@{name}` or `dvc pull`")
                 method.load(model)
+                writer.info.setdefault("model", method.record)
                 for clip in clips:
                     writer.write(seed, clip.name, clip.length, method.score(clip))
+                    bar.update()
+                for clip in training:
+                    writer.write_training(seed, clip.name, clip.length, method.score(clip))
                     bar.update()
         writer.close()
     print(f"{name}: {len(clips)} clips, {len(seeds)} seed(s) -> {paths.scores(name)}")

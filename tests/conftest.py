@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
+from vadpipe import starter
 from vadpipe.methods import base
 
 REPO = Path(__file__).resolve().parent.parent
@@ -81,27 +82,71 @@ def ucsd_dataset(root: Path) -> Path:
     return root
 
 
+def pool_image(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
+    """Return an image uint8 (H, W, 3) BGR of water with waves."""
+    rng = np.random.default_rng(seed)
+    waves = 20 * np.sin(np.arange(width) / 3 + rng.uniform(0, 6)) + 10 * np.sin(np.arange(height) / 2)[:, None]
+    water = np.array([190, 150, 40]) + waves[..., None] + rng.normal(0, 3, (height, width, 3))
+    return water.clip(0, 255).astype(np.uint8)
+
+
+def voc(filename: str, boxes: list[tuple[int, int, int, int]], height: int = 48, width: int = 64) -> str:
+    """Return a Pascal VOC annotation; boxes x_min, y_min, x_max, y_max from 1, both ends inside."""
+    objects = "".join(
+        f"<object><name>swimmer</name><bndbox><xmin>{box[0]}</xmin><ymin>{box[1]}</ymin>"
+        f"<xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox></object>"
+        for box in boxes
+    )
+    size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+    return f"<annotation><filename>{filename}</filename>{size}{objects}</annotation>"
+
+
+def pool_dataset(root: Path) -> Path:
+    """6 training images with a swimmer each and 3 without, 4 test images with a swimmer and 2 without."""
+    counts = {"train": 6, "train_empty": 3, "test": 4, "test_empty": 2}
+    for number, (split, count) in enumerate(counts.items()):
+        (root / split / "images").mkdir(parents=True)
+        for index in range(count):
+            image, name = pool_image(10 * number + index), f"{split}_{index:02d}"
+            if not split.endswith("_empty"):
+                x, y = 6 + 5 * index, 10 + 3 * index
+                image[y : y + 9, x : x + 20] = (90, 120, 200)
+                (root / split / "annotations").mkdir(exist_ok=True)
+                text = voc(f"{name}.png", [(x + 1, y + 1, x + 20, y + 9)])
+                (root / split / "annotations" / f"{name}.xml").write_text(text)
+            cv2.imwrite(str(root / split / "images" / f"{name}.png"), image)
+    return root
+
+
 def tiny_params() -> dict[str, Any]:
-    """Return the repository's params.yaml with the data set `tiny` instead of `campus`, everything small."""
+    """Return the repository's params.yaml with `tiny` (video) and `tinypool` alone, everything small."""
     params = YAML(typ="safe").load(REPO / "params.yaml")
     params["generate"] = {}
-    params["ingest"] = {"tiny": {"reader": "folder", "fps": 10.0, "quality": None}}
+    params["ingest"] = {
+        "tiny": {"reader": "folder", "fps": 10.0, "quality": None},
+        "tinypool": {"reader": "pool", "fps": None, "quality": None},
+    }
+    params["inpaint"] = {"tinypool": {"method": "telea", "radius": 3.0, "margin": 1}}
+    params["pool_mask"] = {"tinypool": {"confidence": 0.3, "shrink": 0.0}}
     params["flow"] = {"tiny": {"algorithm": "dis", "preset": "fast", "scale": 1.0}}
     features = next(iter(params["features"].values()))
-    small = {"dataset": "tiny", "backbone": "resnet18", "weights": "random", "height": 32, "width": 32, "batch": 8}
-    params["features"] = {"tiny_net": {**features, **small}}
-    stores = {"clips": "data/clips/tiny", "flow": "data/flow/tiny", "features": "data/features/tiny_net.parquet"}
+    small = {"backbone": "resnet18", "weights": "random", "height": 32, "width": 32, "batch": 8}
+    cells = {"uses": "data/pools/tinypool", "layers": [1, 2], "grid": [3, 4]}
+    params["features"] = {
+        "tiny_net": {**features, **small, "uses": "data/clips/tiny"},
+        "tinypool_cells": {**features, **small, **cells},
+    }
     params["evaluate"]["bootstrap"] = 50
     params["methods"]["feature_lstm"]["train"] |= {"seeds": [0, 1], "hidden": 8, "epochs": 2}
-    params["runs"] = {
-        f"tiny_{method}": {
-            "dataset": "tiny",
-            "method": method,
-            "uses": stores[base.get(method).needs],
-            **{key: {} for key in ("train", "score", "evaluate")},
-        }
-        for method in params["methods"]
-    }
+    params["methods"]["conv_ae"]["train"] |= {"seeds": [0, 1], "scale": 0.5, "channels": [4, 4, 8, 8], "epochs": 2}
+    params["methods"]["dfr"]["train"] |= {"seeds": [0, 1], "epochs": 2, "batch": 32}
+    params["methods"]["pasted"]["train"] |= {"seeds": [0, 1], "images": 10, "epochs": 2}
+    params["runs"] = {}
+    for method in params["methods"]:
+        cls = base.get(method)
+        dataset = "tinypool" if cls.needs == "pools" or cls.cells else "tiny"
+        store = starter.uses(cls.needs, dataset, "tinypool_cells" if cls.cells else "tiny_net")
+        params["runs"][f"tiny_{method}"] = starter.run(dataset, method, store)
     return params
 
 
@@ -128,8 +173,9 @@ def run_stage(name: str, *key: str, **environment: str) -> subprocess.CompletedP
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with params.yaml and the raw data set `tiny`, as the current folder."""
+    """A folder with params.yaml and the raw data sets `tiny` and `tinypool`, as the current folder."""
     monkeypatch.chdir(tmp_path)
     write_params(tiny_params())
     folder_dataset(tmp_path / "data" / "raw" / "tiny")
+    pool_dataset(tmp_path / "data" / "raw" / "tinypool")
     return tmp_path

@@ -12,9 +12,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from tests.conftest import folder_dataset, tiny_params, ucsd_dataset, write_params
+from tests.conftest import folder_dataset, pool_dataset, tiny_params, ucsd_dataset, write_params
 from vadpipe import cli, params
 from vadpipe.errors import UserError
+from vadpipe.methods import base
 from vadpipe.repro import pending, run_in_order, stage_graph
 
 VADPIPE = Path(sys.executable).parent / "vadpipe"
@@ -66,7 +67,8 @@ def test_a_mistake_is_one_line_with_exit_code_2(tmp_path: Path) -> None:
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository without data sets."""
     monkeypatch.chdir(tmp_path)
-    write_params({**tiny_params(), "ingest": {}, "flow": {}, "features": {}, "runs": {}})
+    nothing: dict[str, dict] = {name: {} for name in ("ingest", "inpaint", "pool_mask", "flow", "features", "runs")}
+    write_params({**tiny_params(), **nothing})
     return tmp_path
 
 
@@ -80,13 +82,31 @@ def test_data_add_ucsd(empty: Path, place: str) -> None:
     assert (raw / "Test/Test001/001.tif").is_file()
     loaded = params.load()
     assert loaded.ingest["ped2"].reader == "ucsd"
-    assert set(loaded.runs) == {f"ped2_{method}" for method in loaded.methods}
+    # Methods of pools and those that want a vector a cell do not fit whole frames of video.
+    video = {name for name in loaded.methods if base.get(name).needs != "pools" and not base.get(name).cells}
+    assert set(loaded.runs) == {f"ped2_{method}" for method in video}
     invoke("check")
     report = invoke("data", "check", "ped2")
     assert "test: 3 clips, 18 frames (6 to 6 a clip), 24x36 colour (3 clips)" in report
     assert "labels: 13 of 18 test frames are abnormal (72.2%)" in report
     assert "oddity: Test003 has no pixel masks" in report
     assert "ped2  " in invoke("data", "list")
+
+
+def test_data_add_pool(empty: Path) -> None:
+    source = pool_dataset(empty / "elsewhere")
+    invoke("data", "add", "pool", str(source), "--reader", "pool")
+    loaded = params.load()
+    assert (loaded.ingest["pool"].fps, set(loaded.inpaint), set(loaded.pool_mask)) == (None, {"pool"}, {"pool"})
+    # Loose images have no motion.
+    images = {name for name in loaded.methods if not base.get(name).temporal and base.get(name).needs != "flow"}
+    assert set(loaded.runs) == {f"pool_{method}" for method in images}
+    assert {"pool_conv_ae", "pool_dfr", "pool_knn", "pool_brightness"} <= set(loaded.runs)
+    invoke("check")
+    report = invoke("data", "check", "pool")
+    assert "train: 2 clips, 9 frames (3 to 6 a clip), 48x64 colour (2 clips)" in report
+    assert "labels: 4 of 6 test frames are abnormal" in report
+    assert "pool      pool    -" in invoke("data", "list")
 
 
 def test_data_add_refuses(empty: Path) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 from scipy.ndimage import gaussian_filter1d
 from scipy.stats import t as student
 from sklearn.metrics import auc, average_precision_score, roc_auc_score
@@ -175,8 +176,9 @@ def test_smoothing_stays_inside_clips_and_survives_clips_shorter_than_the_window
     scores = np.array([[0.0, 0, 0, 9, 9]])
     smooth = postprocess.apply("smoothed", scores, np.array([3, 2]), np.array([20.0, 20.0]))
     np.testing.assert_array_equal(smooth, scores)
-    unordered = postprocess.apply("smoothed", scores, np.array([3, 2]), np.array([np.nan, 1.0]))
-    assert np.isnan(unordered).tolist() == [[True, True, True, False, False]]
+    for kind in ("smoothed", "per_clip_minmax"):
+        unordered = postprocess.apply(kind, scores, np.array([3, 2]), np.array([np.nan, 1.0]))
+        assert np.isnan(unordered).tolist() == [[True, True, True, False, False]]
 
 
 def test_minmax() -> None:
@@ -220,6 +222,22 @@ def test_bootstrap_equals_resampled_frames() -> None:
     found = intervals.bootstrap(pairs, weights)
     assert found["micro_auc"]["bootstrap95"] == pytest.approx(np.percentile(micro, [2.5, 97.5]), abs=1e-6)
     assert found["macro_auc"]["bootstrap95"] == pytest.approx(np.percentile(macro, [2.5, 97.5]), abs=1e-6)
+
+
+def test_bootstrap_of_images_equals_resampled_images() -> None:
+    rng = np.random.default_rng(7)
+    labels = (rng.random(30) < 0.4).astype(np.int8)
+    sets = [rng.integers(0, 9, 30) + 2.0 * labels for _ in range(2)]
+    weights = intervals.clip_weights(30, 40)
+    drawn = [np.repeat(np.arange(30), weight) for weight in weights]
+    each = [np.mean([roc_auc_score(labels[where], scores[where]) for scores in sets]) for where in drawn]
+    found = intervals.image_bootstrap([(labels, scores, np.arange(30)) for scores in sets], weights)
+    assert found["bootstrap95"] == pytest.approx(np.percentile(each, [2.5, 97.5]), abs=1e-6)
+    # An image without a score may be drawn all the same.
+    part = intervals.image_bootstrap([(labels[5:], sets[0][5:], np.arange(5, 30))], weights)
+    each = [roc_auc_score(labels[where[where >= 5]], sets[0][where[where >= 5]]) for where in drawn]
+    assert part["bootstrap95"] == pytest.approx(np.percentile(each, [2.5, 97.5]), abs=1e-6)
+    assert intervals.image_bootstrap([(labels[:0], sets[0][:0], np.arange(0))], weights)["bootstrap_skipped"] == 40
 
 
 def test_bootstrap_skips_and_counts_resamples_of_one_class() -> None:
@@ -282,10 +300,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         {
             "generate": {},
             "ingest": {"tiny": {"reader": "folder", "fps": 10.0, "quality": None}},
+            "inpaint": {},
+            "pool_mask": {},
             "flow": {},
             "features": {},
             "methods": {"brightness": {"train": {}, "score": {}}},
-            "evaluate": {"smoothing_s": 0.3, "bootstrap": 100, "top_frames": 5},
+            "evaluate": YAML(typ="safe").load(REPO / "params.yaml")["evaluate"]
+            | {"smoothing_s": 0.3, "bootstrap": 100, "top_frames": 5},
             "runs": {"tiny_run": {**run, "evaluate": {"top_frames": 4}}},
         }
     )
@@ -338,7 +359,10 @@ def test_tables_and_pictures(here: Path) -> None:
     write_scores(seeds=(0, 1))
     evaluate_stage("tiny_run")
     plots = Path("plots/tiny_run")
-    assert sorted(p.name for p in plots.iterdir()) == ["roc.csv", "timeline.csv", "timelines.png", "top_frames.png"]
+    # Pictures moved to a folder of their own: a run has strips.png only if it has maps, and DVC wants fixed names.
+    assert sorted(p.name for p in plots.iterdir()) == ["detections.csv", "pictures", "roc.csv", "timeline.csv"]
+    assert sorted(p.name for p in (plots / "pictures").iterdir()) == ["timelines.png", "top_frames.png"]
+    assert (plots / "detections.csv").read_text() == "recall,precision\n"
     roc = pd.read_csv(plots / "roc.csv")
     mean = result()["components"]["error"]["raw"]["micro_auc"]["mean"]
     assert list(roc) == ["fpr", "tpr"]
@@ -347,18 +371,18 @@ def test_tables_and_pictures(here: Path) -> None:
     assert list(timeline) == ["position", "clip", "frame", "score", "smoothed", "label"]
     assert timeline["label"].sum() == 50
     for name in ("timelines.png", "top_frames.png"):
-        assert cv2.imread(str(plots / name)).std() > 5
-        assert (plots / name).stat().st_size < 400_000
+        assert cv2.imread(str(plots / "pictures" / name)).std() > 5
+        assert (plots / "pictures" / name).stat().st_size < 400_000
 
 
 def test_maps_are_drawn_over_the_frames(here: Path) -> None:
     write_clips()
     write_scores(seeds=(0, 1))
     evaluate_stage("tiny_run")
-    plain = cv2.imread("plots/tiny_run/top_frames.png").astype(int)
+    plain = cv2.imread("plots/tiny_run/pictures/top_frames.png").astype(int)
     write_scores(seeds=(0, 1), maps=True)
     evaluate_stage("tiny_run")
-    redder = cv2.imread("plots/tiny_run/top_frames.png").astype(int)
+    redder = cv2.imread("plots/tiny_run/pictures/top_frames.png").astype(int)
     assert redder.shape == plain.shape
     assert (redder[..., 2] - redder[..., 0]).mean() > (plain[..., 2] - plain[..., 0]).mean() + 10
 
@@ -371,7 +395,7 @@ def test_long_and_many_clips_stay_small(here: Path) -> None:
     timeline = pd.read_csv("plots/tiny_run/timeline.csv")
     assert 1000 < len(timeline) <= 2500
     assert timeline["clip"].nunique() == 40
-    assert all(path.stat().st_size < 400_000 for path in Path("plots/tiny_run").glob("*.png"))
+    assert all(path.stat().st_size < 400_000 for path in Path("plots/tiny_run/pictures").glob("*.png"))
 
 
 def test_without_labels_metrics_are_null(here: Path) -> None:
@@ -384,7 +408,7 @@ def test_without_labels_metrics_are_null(here: Path) -> None:
     assert found["abnormal_frames"] is None
     assert "no labels" in found["note"]
     assert Path("plots/tiny_run/roc.csv").read_text() == "fpr,tpr\n"
-    assert cv2.imread("plots/tiny_run/timelines.png") is not None
+    assert cv2.imread("plots/tiny_run/pictures/timelines.png") is not None
 
 
 def test_a_test_set_of_one_class_is_no_error(here: Path) -> None:

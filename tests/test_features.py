@@ -98,16 +98,25 @@ def test_packaged_weights_stand_in_timms_order() -> None:
 @pytest.mark.parametrize("pool", ["avg", "max"])
 def test_layers_and_pooling(pool: str) -> None:
     shared = {"weights": "auto", "backbone": "tf_efficientnet_lite0", "height": 64, "width": 64}
-    backbone = Backbone(feature_set(**shared, layer=2, pool=pool))
+    backbone = Backbone(feature_set(**shared, layers=[2], pool=pool))
     maps = backbone.net((frames(64, 64) - backbone.mean) / backbone.std)[-1]
     assert maps.shape == (3, 40, 8, 8)
     expected = maps.flatten(2).max(2).values if pool == "max" else maps.flatten(2).mean(2)
     assert torch.allclose(backbone(frames(64, 64)), expected)
-    cells = Backbone(feature_set(**shared, layer=2, pool=pool, grid=[2, 4]))(frames(64, 64)).reshape(3, 2, 4, 40)
+    cells = Backbone(feature_set(**shared, layers=[2], pool=pool, grid=[2, 4]))(frames(64, 64)).reshape(3, 2, 4, 40)
     part = maps[:, :, 4:, 2:4].flatten(2)
     assert torch.allclose(cells[:, 1, 1], part.max(2).values if pool == "max" else part.mean(2), atol=1e-6)
     head = Backbone(feature_set(**shared, pool=pool))
     assert head.dim == 1280
+
+
+def test_several_layers_stand_one_behind_the_other() -> None:
+    shared = {"weights": "auto", "backbone": "tf_efficientnet_lite0", "height": 64, "width": 64, "grid": [4, 4]}
+    first, second, both = (Backbone(feature_set(**shared, layers=layers)) for layers in ([1], [3], [1, 3]))
+    cells = both(frames(64, 64)).reshape(3, 16, -1)
+    assert cells.shape[-1] == 24 + 112
+    assert torch.allclose(cells[..., :24], first(frames(64, 64)).reshape(3, 16, -1), atol=1e-5)
+    assert torch.allclose(cells[..., 24:], second(frames(64, 64)).reshape(3, 16, -1), atol=1e-5)
 
 
 def test_dino_vit_with_random_weights_from_a_file(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +143,7 @@ def test_a_transformer_takes_another_size() -> None:
 
 @pytest.mark.skipif(not RESNET.is_file(), reason="../shared/weights is not here")
 def test_second_backbone_up_to_layer_3() -> None:
-    backbone = Backbone(feature_set(weights=str(RESNET), layer=3, height=64, width=64))
+    backbone = Backbone(feature_set(weights=str(RESNET), layers=[3], height=64, width=64))
     assert backbone.dim == 256
     assert (backbone.mean / 255).flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
     assert torch.isfinite(backbone(frames(64, 64))).all()
@@ -142,7 +151,7 @@ def test_second_backbone_up_to_layer_3() -> None:
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "backbone": ({"backbone": "resnet81"}, "no backbone 'resnet81'; did you mean"),
-    "layer": ({"layer": 9}, "has no layer 9"),
+    "layer": ({"layers": [1, 9]}, "has no layer 9"),
     "file": ({"weights": "nowhere.safetensors"}, "nowhere.safetensors is not there"),
     "architecture": ({"weights": "other.safetensors"}, "is of another architecture than resnet18: it lacks"),
     "shape": ({"weights": "shape.safetensors"}, "is of another architecture than resnet18: it has"),
@@ -204,6 +213,7 @@ def test_nan_is_refused_when_written_and_when_read(tmp_path: Path) -> None:
             "clip": ["c"] * 300,
             "frame": pa.array(range(300), pa.int32()),
             "vector": pa.FixedSizeListArray.from_arrays(vectors.ravel(), 3),
+            "region": pa.nulls(300, pa.list_(pa.float32())),
         },
         schema=writer.schema,
     )

@@ -472,7 +472,9 @@ def test_without_labels(tiny: Path) -> None:
 
 
 def test_unknown_reader_names_the_nearest(tiny: Path) -> None:
-    write_params({**tiny_params(), "ingest": {"tiny": {"reader": "foldr", "fps": 1.0, "quality": None}}})
+    tree = tiny_params()
+    tree["ingest"]["tiny"] = {"reader": "foldr", "fps": 1.0, "quality": None}
+    write_params(tree)
     with pytest.raises(UserError, match="did you mean 'folder'"):
         ingest.main("tiny")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from stages import features, flow, ingest, score, train
+from stages import features, flow, ingest, inpaint, pool_mask, score, train
 from vadpipe import params
 from vadpipe.errors import UserError
 from vadpipe.methods import base, knn
@@ -24,24 +24,33 @@ def test_one_file_one_method() -> None:
         cls = base.get(name)
         assert cls.__module__ == f"vadpipe.methods.{name}"
         assert cls.__doc__
-        assert cls.needs in {"clips", "flow", "features"}
+        assert cls.needs in {"clips", "pools", "flow", "features"}
         # Defaults stand in params.yaml, where they are seen, not in the code.
         for model in (cls.Train, cls.Score):
             assert all(field.is_required() for field in model.model_fields.values())
 
 
+def prepare(uses: str) -> None:
+    """Run the stages that lead to a store."""
+    store = Path(uses)
+    if store.parent.name == "features":
+        prepare(params.load().features[store.stem].uses)
+        features.main(store.stem)
+        return
+    stages = {"clips": [ingest], "flow": [ingest, flow], "pools": [ingest, inpaint, pool_mask]}
+    for stage in stages[store.parent.name]:
+        stage.main(store.name)
+
+
 @pytest.mark.parametrize("method", base.names())
 def test_every_method_trains_scores_and_repeats(tiny: Path, method: str) -> None:
     run = f"tiny_{method}"
-    ingest.main("tiny")
-    needs = base.get(method).needs
-    if needs != "clips":
-        {"flow": lambda: flow.main("tiny"), "features": lambda: features.main("tiny_net")}[needs]()
+    prepare(params.load().runs[run].uses)
     train.main(run)
     score.main(run)
     table = read_scores(Path("data/scores") / run)
     seeds = base.seeds(base.create(params.load().run(run), run))
-    assert len(table.frames) == len(seeds) * 79
+    assert len(table.frames) == len(seeds) * {"tiny": 79, "tinypool": 6}[params.load().runs[run].dataset]
     main = table.frames[table.components[0]]
     covered = table.frames["covered"]
     assert np.isfinite(main[covered]).all()

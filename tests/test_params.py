@@ -47,12 +47,19 @@ BAD = {
         changed(runs__tiny_knn__evaluate={"bootstrp": 3}),
         r"runs\.tiny_knn\.evaluate: unknown key 'bootstrp'",
     ),
-    "features of nothing": (changed(features__tiny_net__dataset="tin"), r"features\.tiny_net\.dataset"),
+    "features of nothing": (
+        changed(features__tiny_net__uses="data/clips/tin"),
+        r"features\.tiny_net\.uses: no stage writes 'data/clips/tin'; did you mean 'data/clips/tiny'",
+    ),
+    "pool of images that are not inpainted": (
+        changed(pool_mask={"tiny": {"confidence": 0.3, "shrink": 0.0}}),
+        "no item of `inpaint`",
+    ),
     "reserved": (
         {**tiny_params(), "runs": {"summary": tiny_params()["runs"]["tiny_knn"]}},
         r"runs\.summary: .*rename it",
     ),
-    "grid of no layer": (changed(features__tiny_net__grid=[2, 2]), r"features\.tiny_net: .*a grid needs a `layer`"),
+    "grid of no layer": (changed(features__tiny_net__grid=[2, 2]), r"features\.tiny_net: .*a grid needs `layers`"),
     "grid of one": (changed(features__tiny_net__grid=[2]), r"features\.tiny_net\.grid"),
     "number as key": ({**tiny_params(), "flow": {5: {}}}, r"flow: the key 5 is no name"),
     "bool as key": ({**tiny_params(), "runs": {True: {}}}, r"runs: the key True is no name"),

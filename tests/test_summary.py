@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from stages.summarize import main as summarize_stage
 from tests.conftest import REPO, write_params
 from vadpipe.errors import UserError
+from vadpipe.evaluation.locate import RATES
 from vadpipe.evaluation.summary import read_results
 from vadpipe.evaluation.table import terminal
 
@@ -32,7 +34,7 @@ def figure(per_seed: list[float | None], **more: Any) -> dict[str, Any]:
     return {"mean": mean, "sd": 0.02 if ci95 else None, "ci95": ci95, "per_seed": per_seed, **more}
 
 
-def write_run(name: str, dataset: str, method: str, aucs: list[float | None]) -> None:
+def write_run(name: str, dataset: str, method: str, aucs: list[float | None], **more: Any) -> None:
     """Write what stage `evaluate` leaves of a run."""
     boot = None if aucs == [None] else [0.612, 0.853]
     kind = {
@@ -46,6 +48,7 @@ def write_run(name: str, dataset: str, method: str, aucs: list[float | None]) ->
         "method": method,
         "uses": "x",
         "seeds": list(range(len(aucs))),
+        "ordered": True,
         "clips": 12,
         "frames": 2010,
         "abnormal_frames": None if aucs == [None] else 1648,
@@ -54,8 +57,11 @@ def write_run(name: str, dataset: str, method: str, aucs: list[float | None]) ->
         "component": "main",
         "coverage": 0.9876543,
         "components": {"main": {"coverage": 0.9876543, "raw": kind, "smoothed": kind, "per_clip_minmax": kind}},
+        "pixels": None,
+        "boxes": None,
         "evaluate": {},
         "recorded": {},
+        **more,
     }
     path = Path(f"metrics/runs/{name}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,10 +81,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         {
             "generate": {},
             "ingest": {"ped2": ingest, "mine": dict(ingest)},
+            "inpaint": {},
+            "pool_mask": {},
             "flow": {},
             "features": {},
             "methods": {method: {"train": {}, "score": {}} for _, method, _ in RUNS.values()},
-            "evaluate": {"smoothing_s": 0.3, "bootstrap": 100, "top_frames": 5},
+            "evaluate": YAML(typ="safe").load(REPO / "params.yaml")["evaluate"]
+            | {"smoothing_s": 0.3, "bootstrap": 100, "top_frames": 5},
             "runs": {
                 name: {"dataset": dataset, "method": method, "uses": f"data/clips/{dataset}", **empty}
                 for name, (dataset, method, _) in RUNS.items()
@@ -146,7 +155,8 @@ def test_the_terminal_table_is_aligned_and_says_where_pictures_are(here: Path) -
     table = out.split("ped2\n")[1].splitlines()[:4]
     assert len({len(line) for line in table}) == 1
     assert max(len(line) for line in out.splitlines()) < 100
-    assert "plots/RUN/timelines.png" in out
+    # Pictures moved to a folder of their own, since DVC wants one name for what a run may or may not have.
+    assert "plots/RUN/pictures/timelines.png" in out
 
 
 def test_curves_of_all_runs_lie_in_one_file(here: Path) -> None:
@@ -180,3 +190,74 @@ def test_the_stage_needs_no_key_and_imports_no_torch(here: Path) -> None:
     assert failed.returncode == 2
     assert failed.stderr.startswith("error: metrics/runs/p_flow.json")
     assert "Traceback" not in failed.stderr
+
+
+def write_map_runs() -> None:
+    """Write runs of a set of loose images, `p_lstm` and `p_flow`, with maps; `p_bright` has none."""
+    for name, ap in (("p_lstm", 0.41), ("p_flow", 0.37)):
+        dataset, method, aucs = RUNS[name]
+        boot = {"bootstrap95": [0.25, 0.55], "bootstrap_skipped": 0}
+        common = {"component": "main", "images": 125, "images_with_truth": 60}
+        rates = {rate: figure([value]) for rate, value in zip(RATES, (0.6, 0.3, 1.4, 0.2), strict=True)}
+        pixels = {
+            "coverage": 0.8765,
+            "auroc": figure([0.9]),
+            "average_precision": figure([ap, ap], **boot),
+            "aupro": figure([0.55]),
+        }
+        boxes = {
+            "true_boxes": 321,
+            "iou30": {"average_precision": figure([0.22], **boot), **rates},
+            "iou50": {"average_precision": figure([None], bootstrap95=None, bootstrap_skipped=9), **rates},
+        }
+        more = {"ordered": False, "two_class_clips": 0, "pixels": common | pixels, "boxes": common | boxes}
+        write_run(name, dataset, method, aucs, **more)
+    write_run("p_bright", *RUNS["p_bright"], ordered=False, two_class_clips=0)
+
+
+def test_pixels_and_boxes_have_a_table_of_their_own(here: Path) -> None:
+    summarize_stage()
+    assert "Pixels and boxes" not in Path("metrics/summary.md").read_text()
+    write_map_runs()
+    summarize_stage()
+    text = Path("metrics/summary.md").read_text()
+    table = text.split("### Pixels and boxes")[1].split("##")[0]
+    assert "125 test images of known truth, 60 of them with something abnormal: 321 true boxes." in table
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if "| p_" in line]
+    assert [cells[0] for cells in rows] == ["p_lstm", "p_flow"]  # by pixel AP, where the other table has AUC
+    pixels = ["3", "87.6%", "0.900", "**0.410** ± 0.050 [0.25, 0.55]", "0.550"]
+    assert rows[0] == ["p_lstm", "feature_lstm", *pixels, "0.220 [0.25, 0.55]", "-", "0.600", "0.300", "1.400", "0.200"]
+    assert "AUPRO**: mean share" in text
+
+
+def test_a_set_of_images_has_headings_of_its_own(here: Path) -> None:
+    write_map_runs()
+    summarize_stage()
+    text = Path("metrics/summary.md").read_text()
+    images = text.split("## ped2")[1].split("###")[0]
+    assert "2,010 test images, 1,648 abnormal (82.0%)." in images
+    assert "| **image AUROC** | AP | EER |" in images
+    assert "macro," not in images
+    assert "| p_flow | flow_magnitude | 1 | 98.8% | **0.810** [0.61, 0.85] | 0.810 | 0.810 | - |" in images
+    assert "micro AUC, raw" in text.split("## mine")[1].split("##")[0]
+
+
+def test_figures_of_maps_are_in_json_and_in_the_terminal(here: Path) -> None:
+    write_map_runs()
+    summarize_stage()
+    summary = json.loads(Path("metrics/summary.json").read_text())
+    assert summary["p_lstm"]["maps"] == {
+        "pixel_auroc": 0.9,
+        "pixel_ap": 0.41,
+        "aupro": 0.55,
+        "box_ap30": 0.22,
+        "box_ap50": None,
+    }
+    assert "maps" not in summary["p_bright"]
+    out = terminal(read_results(list(RUNS)))
+    table = out.split("ped2\n")[1].splitlines()[:4]
+    assert table[0].split() == ["run", "image", "AUROC", "coverage", "pixel", "AP", "AUPRO", "AP@0.3"]
+    assert table[2].split() == ["p_lstm", "0.720", "98.8%", "0.410", "0.550", "0.220"]
+    assert table[3].split() == ["p_bright", "0.400", "98.8%", "-", "-", "-"]
+    assert "pixel AP" not in out.split("ped2\n")[0]
+    assert max(len(line) for line in out.splitlines()) < 100

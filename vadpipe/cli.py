@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -94,21 +94,21 @@ def results() -> None:
 def data_add(
     name: Annotated[str, typer.Argument(help="Name of the data set: lower-case letters, digits, _.")],
     path: Annotated[Path, typer.Argument(help="The folder that holds it.")],
-    reader: Annotated[str, typer.Option(help="Who reads its layout: ucsd or folder.")],
+    reader: Annotated[str, typer.Option(help="Who reads its layout: ucsd, folder or pool.")],
     place: Annotated[Place, typer.Option(help="Copy it, link to it, or copy and `dvc add` it.")] = Place.copy,
-    fps: Annotated[float, typer.Option(help="Frames a second.")] = 10.0,
+    fps: Annotated[float, typer.Option(help="Frames a second, of video.")] = 10.0,
 ) -> None:
     """Check a data set's layout, bring it to data/raw/NAME, and add it with a run of each method to params.yaml.
 
     Layout `ucsd`: Train/Train001/*.tif, Test/Test001/*.tif, Test/Test001_gt/*.bmp, Test/*.m.
     Layout `folder`: train/CLIP.mp4 or train/CLIP/*.jpg, test/..., and optionally labels.csv
     (clip,first,last: abnormal frames, from 0, both included), masks/CLIP.npy or masks/CLIP/*.png, tracks.csv.
+    Layout `pool`: train/images/*.jpg and train/annotations/*.xml (Pascal VOC), train_empty/images; test likewise.
 
     Example: vadpipe data add ped2 ~/UCSDped2 --reader ucsd --place link
     """
-    from vadpipe import edit
+    from vadpipe import edit, starter
     from vadpipe.datasets import base as readers
-    from vadpipe.methods import base
     from vadpipe.prepare.place import place as bring
     from vadpipe.store.atomic import write_text
 
@@ -119,47 +119,14 @@ def data_add(
     found = readers.get(reader)(path)
     # Decoded video is kept as JPEG, since PNG takes ten times the space; UCSD frames are TIFF, kept exact.
     quality = 95 if reader == "folder" else None
-    ingest = params.parse(params.Ingest, {"reader": reader, "fps": fps, "quality": quality}, "vadpipe data add")
-    features = f"{name}_lite0"
-    text = edit.with_items(
-        {
-            "ingest": {name: ingest.model_dump()},
-            "flow": {name: {"algorithm": "dis", "preset": "medium", "scale": 1.0}},
-            "features": {features: {"dataset": name, **_FEATURES}},
-            "runs": {
-                f"{name}_{method}": _run(name, method, _uses(base.get(method).needs, name, features))
-                for method in loaded.methods
-            },
-        }
-    )
+    ingest = {"reader": reader, "fps": fps if found.ordered else None, "quality": quality}
+    params.parse(params.Ingest, ingest, "vadpipe data add")
+    start = starter.video if found.ordered else starter.pools
+    text = edit.with_items(start(name, ingest, loaded.methods))
     bring(path, paths.raw(name), place.value)
     write_text(paths.PARAMS, text)
     typer.echo(f"{name}: {len(found.clips)} clips -> {paths.raw(name)} ({place.value}); params.yaml has its runs")
     typer.echo(f"next: vadpipe data check {name}, then vadpipe repro -j 2")
-
-
-# A new data set starts with the backbone whose weights are installed with the program.
-_FEATURES: dict[str, Any] = {
-    "backbone": "tf_efficientnet_lite0",
-    "weights": "auto",
-    "height": 224,
-    "width": 224,
-    "layer": None,
-    "pool": "avg",
-    "grid": [1, 1],
-    "batch": 8,
-    "precision": "fp32",
-    "device": "auto",
-}
-
-
-def _run(dataset: str, method: str, uses: str) -> dict[str, Any]:
-    return {"dataset": dataset, "method": method, "uses": uses, "train": {}, "score": {}, "evaluate": {}}
-
-
-def _uses(kind: str, dataset: str, features: str) -> str:
-    path = {"clips": paths.clips(dataset), "flow": paths.flow(dataset), "features": paths.features(features)}[kind]
-    return path.as_posix()
 
 
 @data.command("check")
@@ -184,7 +151,12 @@ def data_list() -> None:
     """
     loaded = params.load()
     rows = [
-        (name, values.reader, f"{values.fps:g}", "generated" if name in loaded.generate else _whence(paths.raw(name)))
+        (
+            name,
+            values.reader,
+            "-" if values.fps is None else f"{values.fps:g}",
+            "generated" if name in loaded.generate else _whence(paths.raw(name)),
+        )
         for name, values in loaded.ingest.items()
     ]
     _table(("data set", "reader", "fps", "raw data"), rows)
@@ -223,7 +195,7 @@ def runs_add(
 
     Example: vadpipe runs add ped2_knn_resnet --dataset ped2 --method knn --uses data/features/ped2_resnet.parquet
     """
-    from vadpipe import edit
+    from vadpipe import edit, starter
     from vadpipe.methods import base
 
     params.check_key(name, "vadpipe runs add")
@@ -232,12 +204,13 @@ def runs_add(
         raise UserError(f"params.yaml has a run '{name}' already; choose another name")
     needs = base.get(method).needs
     if uses is None:
-        sets = [key for key, values in loaded.features.items() if values.dataset == dataset]
+        stores = {starter.uses(kind, dataset, "") for kind in ("clips", "inpainted", "pools")}
+        sets = [key for key, values in loaded.features.items() if values.uses in stores]
         if needs == "features" and len(sets) != 1:
             choices = ", ".join(paths.features(key).as_posix() for key in sets) or "none, add one under `features`"
             raise UserError(f"{method} needs features of {dataset}; say which with --uses: {choices}")
-        uses = _uses(needs, dataset, sets[0] if sets else "")
-    values = _run(dataset, method, uses)
+        uses = starter.uses(needs, dataset, sets[0] if sets else "")
+    values = starter.run(dataset, method, uses)
     params.item(loaded.methods, "methods", method)
     run = params.parse(params.Run, values, f"vadpipe runs add {name}")
     base.create(loaded.model_copy(update={"runs": {name: run}}).run(name), name)

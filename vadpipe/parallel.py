@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -18,14 +18,20 @@ def cores() -> int:
     return max(1, min(available, int(os.environ.get("VADPIPE_CORES") or available)))
 
 
-def ordered_map(work: Callable[[T], R], items: Iterable[T], workers: int | None = None) -> Iterator[R]:
+def ordered_map(
+    work: Callable[[T], R], items: Iterable[T], workers: int | None = None, processes: bool = False
+) -> Iterator[R]:
     """Apply `work` in threads and yield the results in order.
 
     At most `workers + 2` items are in flight, so memory does not grow with the number of items.
-    Threads suffice because OpenCV, numpy and pyarrow release the interpreter lock in their loops.
+    Threads suffice where OpenCV, numpy and pyarrow, which release the interpreter lock in their loops, take the time;
+    work of many small steps needs `processes`, to which `work` and the items are sent. One worker needs neither.
     """
     workers = workers or cores()
-    with ThreadPoolExecutor(workers) as pool:
+    if processes and workers == 1:
+        yield from map(work, items)
+        return
+    with ProcessPoolExecutor(workers) if processes else ThreadPoolExecutor(workers) as pool:
         pending: deque[Future[R]] = deque()
         try:
             for item in items:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -21,6 +21,16 @@ Device = Literal["auto", "cuda", "mps", "cpu"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
+def _different(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ValueError("expected different seeds, none negative")
+    return seeds
+
+
+# A model is fitted with each of them.
+Seeds = Annotated[list[int], Field(min_length=1), AfterValidator(_different)]
+
+
 class Section(BaseModel):
     """A group of parameters: every key known, every type exact."""
 
@@ -31,7 +41,7 @@ class Ingest(Section):
     """How a data set under `data/raw/NAME` becomes clips."""
 
     reader: str
-    fps: float = Field(gt=0)
+    fps: float | None = Field(gt=0)
     quality: int | None = Field(ge=1, le=100)
 
 
@@ -43,15 +53,30 @@ class Flow(Section):
     scale: float = Field(gt=0, le=1)
 
 
+class Inpaint(Section):
+    """How the annotated boxes of training images are filled."""
+
+    method: Literal["telea", "navier_stokes"]
+    radius: float = Field(gt=0)
+    margin: int = Field(ge=0)
+
+
+class PoolMask(Section):
+    """How sure a pool must be to be kept, and by how much it is made smaller."""
+
+    confidence: float = Field(ge=0, le=1)
+    shrink: float = Field(ge=0, lt=0.5)
+
+
 class FeatureSet(Section):
     """One vector a frame, or one a cell of a grid, from a timm backbone."""
 
-    dataset: str
+    uses: str
     backbone: str
     weights: str
     height: int = Field(ge=16)
     width: int = Field(ge=16)
-    layer: int | None = Field(ge=0)
+    layers: list[Annotated[int, Field(ge=0)]]
     pool: Literal["avg", "max"]
     grid: list[Annotated[int, Field(ge=1)]] = Field(min_length=2, max_length=2)
     batch: int = Field(ge=1)
@@ -60,8 +85,8 @@ class FeatureSet(Section):
 
     @model_validator(mode="after")
     def _grid_needs_a_layer(self) -> FeatureSet:
-        if self.layer is None and self.grid != [1, 1]:
-            raise ValueError("a grid needs a `layer`, since the vector before the class head has no place")
+        if not self.layers and self.grid != [1, 1]:
+            raise ValueError("a grid needs `layers`, since the vector before the class head has no place")
         return self
 
 
@@ -78,6 +103,12 @@ class Evaluate(Section):
     smoothing_s: float = Field(gt=0)
     bootstrap: int = Field(ge=0)
     top_frames: int = Field(ge=1)
+    box_levels: list[Annotated[float, Field(gt=0, lt=1)]] = Field(min_length=1)
+    box_area: list[Annotated[float, Field(gt=0, le=1)]] = Field(min_length=2, max_length=2)
+    box_aspect: float = Field(ge=1)
+    box_overlap: float = Field(ge=0, lt=1)
+    box_false_alarms: float = Field(gt=0)
+    chosen: list[str]
 
 
 class Run(Section):
@@ -101,6 +132,8 @@ class Params(Section):
 
     generate: dict[str, dict[str, Any]]
     ingest: dict[str, Ingest]
+    inpaint: dict[str, Inpaint]
+    pool_mask: dict[str, PoolMask]
     flow: dict[str, Flow]
     features: dict[str, FeatureSet]
     methods: dict[str, MethodDefaults]
@@ -180,6 +213,8 @@ def load(path: Path = paths.PARAMS) -> Params:
     models: dict[str, type[BaseModel] | None] = {
         "generate": None,
         "ingest": Ingest,
+        "inpaint": Inpaint,
+        "pool_mask": PoolMask,
         "flow": Flow,
         "features": FeatureSet,
         "methods": MethodDefaults,
@@ -229,31 +264,39 @@ def check_key(key: object, where: str) -> None:
 
 
 def _check_references(params: Params, path: Path) -> None:
-    for name in params.flow:
-        _known(name, params.ingest, f"{path}: flow.{name}: unknown data set")
+    for section in ("inpaint", "flow"):
+        for name in getattr(params, section):
+            _known(name, params.ingest, f"{path}: {section}.{name}: unknown data set")
+    for name in params.pool_mask:
+        _known(name, params.inpaint, f"{path}: pool_mask.{name}: no item of `inpaint`")
+    stores = _stores(params)
     for name, features in params.features.items():
-        _known(features.dataset, params.ingest, f"{path}: features.{name}.dataset: unknown data set")
+        _known(features.uses, stores, f"{path}: features.{name}.uses: no stage writes")
+    stores |= {paths.features(name).as_posix(): stores[features.uses] for name, features in params.features.items()}
     for name, run in params.runs.items():
         where = f"{path}: runs.{name}"
         if paths.plots(name) == paths.SUMMARY_PLOTS:
             raise UserError(f"{where}: plots of a run of this name would lie where those of all runs do; rename it")
         _known(run.dataset, params.ingest, f"{where}.dataset: unknown data set")
         _known(run.method, params.methods, f"{where}.method: unknown method")
-        _check_uses(params, run, where)
+        _known(run.uses, stores, f"{where}.uses: no stage writes")
+        if stores[run.uses] != run.dataset:
+            raise UserError(
+                f"{where}.uses: '{run.uses}' is prepared from the data set '{stores[run.uses]}', "
+                f"but the run is on '{run.dataset}'; give both the same data set"
+            )
         parse(Evaluate, {**params.evaluate.model_dump(), **run.evaluate}, f"{where}.evaluate")
 
 
-def _check_uses(params: Params, run: Run, where: str) -> None:
-    """Refuse a `uses` that no stage writes, or that was prepared from another data set."""
-    stores = {paths.clips(name).as_posix(): name for name in params.ingest}
-    stores |= {paths.flow(name).as_posix(): name for name in params.flow}
-    stores |= {paths.features(name).as_posix(): features.dataset for name, features in params.features.items()}
-    _known(run.uses, stores, f"{where}.uses: no stage writes")
-    if stores[run.uses] != run.dataset:
-        raise UserError(
-            f"{where}.uses: '{run.uses}' is prepared from the data set '{stores[run.uses]}', "
-            f"but the run is on '{run.dataset}'; give both the same data set"
-        )
+def _stores(params: Params) -> dict[str, str]:
+    """Return the stores that stages write and their data sets; feature tables, which are made of them, left out."""
+    written: dict[Callable[[str], Path], Mapping[str, object]] = {
+        paths.clips: params.ingest,
+        paths.inpainted: params.inpaint,
+        paths.pools: params.pool_mask,
+        paths.flow: params.flow,
+    }
+    return {path(name).as_posix(): name for path, items in written.items() for name in items}
 
 
 def _known(name: str, known: Mapping[str, object], problem: str) -> None:

@@ -21,6 +21,16 @@ def clips(dataset: str) -> Path:
     return Path("data/clips") / dataset
 
 
+def inpainted(dataset: str) -> Path:
+    """Return the store of a data set's images without what its training boxes hold."""
+    return Path("data/inpainted") / dataset
+
+
+def pools(dataset: str) -> Path:
+    """Return the store of a data set's inpainted images with the region of the pool."""
+    return Path("data/pools") / dataset
+
+
 def flow(dataset: str) -> Path:
     """Return the optical-flow store of a data set."""
     return Path("data/flow") / dataset
@@ -57,4 +67,4 @@ def checkpoints(run: str) -> Path:
 
 
 # The stores that a run can name in `uses`: folder -> kind of store.
-STORE_KINDS = {"data/clips": "clips", "data/flow": "flow", "data/features": "features"}
+STORE_KINDS = {f"data/{kind}": kind for kind in ("clips", "inpainted", "pools", "flow", "features")}

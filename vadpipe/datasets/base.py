@@ -41,10 +41,12 @@ class RawDataset:
 
     Attributes:
         oddities: things that are no error but that the user should know.
+        ordered: whether the frames of a clip follow each other in time; False for loose images.
     """
 
     clips: list[RawClip]
     oddities: list[str] = field(default_factory=list)
+    ordered: bool = True
 
 
 Reader = Callable[[Path], RawDataset]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
-from vadpipe.evaluation.arrays import Floats, Ints
+from vadpipe.evaluation.arrays import Floats, Ints, Labels
 from vadpipe.evaluation.frame import Pairs
 
 DIGITS = 6
@@ -38,7 +38,7 @@ def clip_weights(clips: int, resamples: int) -> Ints:
     """Return how often every clip is drawn in every resample, (resamples, clips); always the same draw.
 
     The same draw for all runs of a data set makes their intervals comparable. A single clip, which would
-    have an interval of no width, is not drawn at all.
+    have an interval of no width, is not drawn at all. Of a set of loose images, the images are drawn.
     """
     resamples = resamples if clips > 1 else 0
     return np.random.default_rng(0).multinomial(clips, np.full(clips, 1 / clips), resamples)
@@ -57,9 +57,37 @@ def bootstrap(pairs: Sequence[Pairs], weights: Ints) -> dict[str, dict[str, Any]
         weights: (B, C), from `clip_weights`.
     """
     return {
-        "micro_auc": _interval(np.mean([_micro(seed, weights) for seed in pairs], axis=0)),
-        "macro_auc": _interval(np.mean([_macro(seed, weights) for seed in pairs], axis=0)),
+        "micro_auc": interval(np.mean([_micro(seed, weights) for seed in pairs], axis=0)),
+        "macro_auc": interval(np.mean([_macro(seed, weights) for seed in pairs], axis=0)),
     }
+
+
+def image_bootstrap(seeds: Sequence[tuple[Labels, Floats, Ints]], weights: Ints) -> dict[str, Any]:
+    """Return the percentile interval of micro AUC over resampled images, seeds averaged as in `bootstrap`.
+
+    Args:
+        seeds: for each its labels (N,), 1 or 0; scores (N,), no NaN; and indices of the images, (N,), below I.
+        weights: (B, I), from `clip_weights`.
+    """
+    return interval(np.mean([_weighted_auc(*seed, weights) for seed in seeds], axis=0))
+
+
+def _weighted_auc(labels: Labels, scores: Floats, image: Ints, weights: Ints) -> Floats:
+    """Return micro AUC where an image counts as often as it is drawn, (B,), ties half."""
+    out = np.full(len(weights), np.nan)
+    if not len(scores):
+        return out
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.append(True, np.diff(scores[order]) > 0))
+    # A few resamples at once: all of them times all images could be more than memory holds.
+    for part in np.array_split(np.arange(len(weights)), max(1, weights.size // 1_000_000)):
+        drawn = weights[part][:, image[order]]
+        abnormal, normal = (
+            np.add.reduceat(drawn * (labels[order] == label), starts, axis=1).astype(np.float64) for label in (1, 0)
+        )
+        wins = (abnormal * (normal.cumsum(axis=1) - normal / 2)).sum(axis=1)
+        out[part] = _ratio(wins, (abnormal.sum(axis=1) * normal.sum(axis=1)).astype(np.int64))
+    return out
 
 
 def _micro(pairs: Pairs, weights: Ints) -> Floats:
@@ -79,7 +107,8 @@ def _ratio(top: Floats, bottom: Ints) -> Floats:
     return ratio
 
 
-def _interval(values: Floats) -> dict[str, Any]:
+def interval(values: Floats) -> dict[str, Any]:
+    """Return the percentile interval of the values of all resamples, (B,); undefined ones (NaN) are counted."""
     defined = values[~np.isnan(values)]
     ends = [rounded(end) for end in np.percentile(defined, [2.5, 97.5])] if len(defined) else None
     return {"bootstrap95": ends, "bootstrap_skipped": len(values) - len(defined)}

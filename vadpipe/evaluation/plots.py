@@ -20,7 +20,7 @@ ROWS = 2500
 
 
 def write_plots(folder: Path, result: dict[str, Any], scored: Scored, clips: Sequence[Clip], scores: Path) -> None:
-    """Write roc.csv, timeline.csv, timelines.png and top_frames.png into an empty folder.
+    """Write roc.csv, timeline.csv, pictures/timelines.png and pictures/top_frames.png into an empty folder.
 
     `roc.csv` is of the raw scores of the main component, mean over seeds at equal FPR + TPR. `timeline.csv`
     holds every n-th test frame, so that there are at most about 2,500 rows.
@@ -35,17 +35,22 @@ def write_plots(folder: Path, result: dict[str, Any], scored: Scored, clips: Seq
     frames = timeline(scored, settings["smoothing_s"])
     thinned = frames[:: math.ceil(len(frames) / ROWS)].drop(columns="sd")
     thinned.to_csv(folder / "timeline.csv", index=False, float_format="%.6g")
-    (folder / "timelines.png").write_bytes(draw_timelines(frames, headline(result)))
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    (pictures / "timelines.png").write_bytes(draw_timelines(frames, headline(result)))
     gaps = {clip.name: round(clip.info["fps"]) if clip.info["ordered"] else 0 for clip in clips}
     chosen = choose(frames, settings["top_frames"], gaps)
     heats = heat_maps(scores, scored.seeds, scored.main, chosen)
-    (folder / "top_frames.png").write_bytes(draw_sheet(chosen, clips, heats))
+    (pictures / "top_frames.png").write_bytes(draw_sheet(chosen, clips, heats))
 
 
 def headline(result: dict[str, Any]) -> str:
     """Say in a line what came out."""
     figures = result["components"][result["component"]]["raw"]["micro_auc"]
-    text = "no labels, no AUC" if figures["mean"] is None else f"raw micro AUC {figures['mean']:.3f}"
+    kind = "raw micro AUC" if result["ordered"] else "image AUROC"
+    text = "no labels, no AUC" if figures["mean"] is None else f"{kind} {figures['mean']:.3f}"
     if figures["sd"] is not None:
         text += f", sd {figures['sd']:.3f} over {len(result['seeds'])} seeds"
+    if result["pixels"] and result["pixels"]["average_precision"]["mean"] is not None:
+        text += f", pixel AP {result['pixels']['average_precision']['mean']:.3f}"
     return f"{result['run']}: {text}, coverage {result['coverage']:.1%}"

@@ -16,26 +16,27 @@ def apply(kind: str, scores: Floats, lengths: Ints, sigmas: Floats) -> Floats:
     Args:
         kind: one of `KINDS`.
         lengths: (C,), frames of the clips; they add up to N.
-        sigmas: (C,), of the Gaussian, in frames; NaN = the order of the frames means nothing, and `smoothed`
-            is NaN there.
+        sigmas: (C,), of the Gaussian, in frames; NaN = the frames are loose images, no clip: there, all but
+            `raw` is NaN.
     """
     if kind == "raw":
         return scores
     out = []
     for clip, sigma in zip(np.split(scores, np.cumsum(lengths)[:-1], axis=1), sigmas, strict=True):
-        out.append(np.stack([gaussian(row, sigma) if kind == "smoothed" else minmax(row) for row in clip]))
+        if np.isnan(sigma):
+            out.append(np.full_like(clip, np.nan))
+        else:
+            out.append(np.stack([gaussian(row, sigma) if kind == "smoothed" else minmax(row) for row in clip]))
     return np.concatenate(out, axis=1)
 
 
 def gaussian(scores: Floats, sigma: float) -> Floats:
-    """Smooth one clip, (T,), by a centred Gaussian of `sigma` frames, cut at 4 sigma; a NaN sigma gives NaN.
+    """Smooth one clip, (T,), by a centred Gaussian of `sigma` frames, cut at 4 sigma.
 
     Weights are renormalised at the borders and over uncovered frames (NaN), which stay NaN: zeros outside
     the clip would pull its ends down.
     """
     out = np.full(len(scores), np.nan)
-    if np.isnan(sigma):
-        return out
     radius = int(4 * sigma + 0.5)
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     covered = ~np.isnan(scores)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,18 +11,23 @@ import pandas as pd
 
 from vadpipe.evaluation import frame, intervals, postprocess
 from vadpipe.evaluation.arrays import Floats, Ints
-from vadpipe.evaluation.frame import Curve
+from vadpipe.evaluation.frame import Curve, Pairs
 from vadpipe.evaluation.intervals import rounded
+from vadpipe.evaluation.locate import Located
 from vadpipe.evaluation.scored import UNKNOWN, Scored
 from vadpipe.params import Evaluate, Run
 
 
-def evaluate(name: str, run: Run, settings: Evaluate, scored: Scored) -> dict[str, Any]:
+def evaluate(name: str, run: Run, settings: Evaluate, scored: Scored, located: Located | None) -> dict[str, Any]:
     """Return the metrics of a run, ready for JSON: undefined ones are None, never NaN.
 
     Frames without a score in a component, or without a label, leave all its metrics.
+
+    Args:
+        located: from `locate`, whose figures become `pixels` and `boxes`.
     """
-    weights = intervals.clip_weights(len(scored.names), settings.bootstrap)
+    units = len(scored.names) if scored.ordered else int((scored.labels != UNKNOWN).sum())
+    weights = intervals.clip_weights(units, settings.bootstrap) if units else np.empty((0, 0), np.int64)
     components = {}
     for component, scores in scored.components.items():
         figures: dict[str, Any] = {"coverage": rounded((~np.isnan(scores)).mean())}
@@ -39,6 +45,8 @@ def evaluate(name: str, run: Run, settings: Evaluate, scored: Scored) -> dict[st
         "component": scored.main,
         "coverage": components[scored.main]["coverage"],
         "components": components,
+        "pixels": located.pixels if located else None,
+        "boxes": located.boxes if located else None,
         "evaluate": settings.model_dump(),
         "recorded": _plain(scored.info),
     }
@@ -53,9 +61,13 @@ def _test_set(scored: Scored) -> dict[str, Any]:
         notes.append("the test clips have no labels: there is nothing to measure, only scores and pictures")
     elif unlabelled:
         notes.append(f"{unlabelled} of {len(by_clip)} test clips have no labels and leave all metrics")
-    if np.isnan(scored.fps).any():
-        notes.append("the order of the frames means nothing here: they are not smoothed")
+    if not scored.ordered:
+        notes.append(
+            "the frames are loose images: they are not smoothed, nothing is measured clip by clip, and intervals are "
+            "over the choice of images"
+        )
     return {
+        "ordered": scored.ordered,
         "clips": len(scored.names),
         "frames": len(scored.labels),
         "abnormal_frames": None if unlabelled == len(by_clip) else int((scored.labels == 1).sum()),
@@ -66,24 +78,40 @@ def _test_set(scored: Scored) -> dict[str, Any]:
 
 def _metrics(scores: Floats, scored: Scored, weights: Ints) -> dict[str, Any]:
     """Measure scores (S, N) of one component and one post-processing."""
-    pairs, curves, precisions = [], [], []
+    labelled = scored.labels != UNKNOWN
+    image = labelled.cumsum() - 1
+    # Loose images are as one clip: what is measured clip by clip has no meaning for the folders that they lie in.
+    clip, clips = (scored.clip, len(scored.names)) if scored.ordered else (np.zeros_like(image), 1)
+    pairs, images, curves, precisions = [], [], [], []
     for row in scores:
-        usable = ~np.isnan(row) & (scored.labels != UNKNOWN)
+        usable = ~np.isnan(row) & labelled
         labels, values = scored.labels[usable], row[usable]
-        pairs.append(frame.count_pairs(labels, values, scored.clip[usable], len(scored.names)))
+        pairs.append(frame.count_pairs(labels, values, clip[usable], clips))
+        images.append((labels, values, image[usable]))
         curves.append(frame.roc(labels, values))
         precisions.append(frame.average_precision(labels, values))
-    macro, counts = zip(*(frame.macro_auc(seed) for seed in pairs), strict=True)
     figures = {
         "micro_auc": intervals.over_seeds([frame.micro_auc(seed) for seed in pairs]),
-        "macro_auc": {**intervals.over_seeds(macro), "clips": min(counts)},
-        "macro_padded": intervals.over_seeds([frame.macro_padded(seed) for seed in pairs]),
+        **_by_clip(pairs, scored.ordered),
         "average_precision": intervals.over_seeds(precisions),
         "eer": intervals.over_seeds([frame.eer(curve) for curve in curves]),
     }
-    for metric, interval in intervals.bootstrap(pairs, weights).items():
-        figures[metric] |= interval
+    if scored.ordered:
+        for metric, interval in intervals.bootstrap(pairs, weights).items():
+            figures[metric] |= interval
+    else:
+        figures["micro_auc"] |= intervals.image_bootstrap(images, weights)
     return figures
+
+
+def _by_clip(pairs: Sequence[Pairs], ordered: bool) -> dict[str, dict[str, Any]]:
+    """Return what is measured clip by clip, undefined for loose images."""
+    macro, counts = zip(*(frame.macro_auc(seed) if ordered else (np.nan, 0) for seed in pairs), strict=True)
+    padded = [frame.macro_padded(seed) if ordered else np.nan for seed in pairs]
+    return {
+        "macro_auc": {**intervals.over_seeds(macro), "clips": min(counts)},
+        "macro_padded": intervals.over_seeds(padded),
+    }
 
 
 def roc(scored: Scored) -> Curve | None:

@@ -45,6 +45,16 @@ class Scored:
         return next(iter(self.components))
 
     @property
+    def ordered(self) -> bool:
+        """Return whether the frames are those of videos; if not, the set is one of loose images."""
+        return not np.isnan(self.fps).any()
+
+    @property
+    def unit(self) -> Ints:
+        """Return what is resampled for intervals, an index a frame, (N,): clips of a video, else single images."""
+        return self.clip if self.ordered else np.arange(len(self.labels))
+
+    @property
     def clip(self) -> Ints:
         """Return the index of every frame's clip, (N,)."""
         return np.repeat(np.arange(len(self.names)), self.lengths)

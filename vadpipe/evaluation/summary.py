@@ -13,6 +13,14 @@ from vadpipe.errors import UserError
 from vadpipe.evaluation.postprocess import KINDS
 
 METRICS = ("micro_auc", "macro_auc", "macro_padded", "average_precision", "eer")
+# Name in summary.json -> where it stands in the result of a run with maps.
+MAP_METRICS = {
+    "pixel_auroc": ("pixels", "auroc"),
+    "pixel_ap": ("pixels", "average_precision"),
+    "aupro": ("pixels", "aupro"),
+    "box_ap30": ("boxes", "iou30", "average_precision"),
+    "box_ap50": ("boxes", "iou50", "average_precision"),
+}
 # Methods without a network: what they find needs no learning, so that others must beat them.
 BASELINES = {"brightness", "frame_difference", "flow_magnitude", "coherent_motion"}
 
@@ -49,11 +57,30 @@ def headline(result: Result) -> Result:
     return found
 
 
+def map_figure(result: Result, *place: str) -> Result | None:
+    """Return a figure of a run's maps with its intervals; None if the run has no maps or the set no truth.
+
+    Args:
+        place: keys such as `pixels`, `aupro` or `boxes`, `iou30`, `recall`.
+    """
+    found: Result | None = result[place[0]]
+    for key in place[1:]:
+        found = found and found[key]
+    return found
+
+
+def map_mean(result: Result, metric: str) -> float | None:
+    """Return one of `MAP_METRICS`, mean over seeds."""
+    found = map_figure(result, *MAP_METRICS[metric])
+    return found["mean"] if found else None
+
+
 def summary(results: Sequence[Result]) -> dict[str, Any]:
-    """Return the means of all runs, rounded to 4 digits: the one metric file of DVC."""
+    """Return the means of all runs, rounded to 4 digits: the one metric file of DVC; `maps` only of runs with maps."""
     return {
         result["run"]: {"coverage": _rounded(result["coverage"])}
         | {kind: {metric: _rounded(mean(result, kind, metric)) for metric in METRICS} for kind in KINDS}
+        | ({"maps": {metric: _rounded(map_mean(result, metric)) for metric in MAP_METRICS}} if result["pixels"] else {})
         for result in results
     }
 

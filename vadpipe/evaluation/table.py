@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vadpipe import paths
-from vadpipe.evaluation.summary import Result, by_dataset, headline, mean, published, remarks
+from vadpipe.evaluation.map_table import NOTES as MAP_NOTES
+from vadpipe.evaluation.map_table import figure, map_table, with_bootstrap
+from vadpipe.evaluation.summary import Result, by_dataset, headline, map_mean, mean, published, remarks
 
 _HEADER = (
     "run",
@@ -23,11 +25,16 @@ _HEADER = (
     "published",
 )
 
+# Loose images have neither an order nor clips.
+_IMAGE_HEADER = ("run", "method", "seeds", "coverage", "**image AUROC**", "AP", "EER", "published")
+
 _NOTES = """\
 - **micro AUC, raw** is the headline: area under the ROC of all covered test frames together, scores as
   the method gave them, mean over seeds. `±` is the half-width of the 95 % interval of that mean
   (Student's t; several seeds only). `[low, high]` is the 95 % bootstrap interval over the test clips:
   what other clips could have given.
+- **image AUROC** is the same of a set of loose images, where a frame is an image and the bootstrap draws
+  images. There is nothing to smooth and there are no clips.
 - **smoothed**: after a centred Gaussian in time inside each clip; its width is set in `params.yaml`.
 - **per clip †**: the scores of each clip are mapped to 0..1 first, as in many papers. It looks at the
   whole test clip, so it cannot run online, and it takes for granted that a clip has both classes. For
@@ -49,7 +56,8 @@ def markdown(results: Sequence[Result]) -> str:
     """Return the page: a table a data set, the highest raw micro AUC first."""
     parts = ["# Results"]
     for dataset, group in by_dataset(results).items():
-        rows = [_HEADER, ("---",) * len(_HEADER), *(_row(result) for result in group)]
+        header = _HEADER if group[0]["ordered"] else _IMAGE_HEADER
+        rows = [header, ("---",) * len(header), *(_row(result) for result in group)]
         parts.append(f"## {dataset}\n\n{_test_set(group[0])}")
         parts.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
         lines = [
@@ -59,76 +67,82 @@ def markdown(results: Sequence[Result]) -> str:
         ]
         if lines:
             parts.append("\n".join(f"- {line}" for line in lines))
-    parts.append("## What the columns are\n\n" + _NOTES)
+        parts += filter(None, [map_table(group)])
+    notes = [_NOTES, MAP_NOTES] if any(result["pixels"] for result in results) else [_NOTES]
+    parts.append("## What the columns are\n\n" + "\n".join(notes))
     return "\n\n".join(parts) + "\n"
 
 
 def terminal(results: Sequence[Result]) -> str:
     """Return the columns that matter most, aligned, and where the rest lies."""
-    header = ("run", "raw micro", "smoothed", "per-clip*", "macro", "coverage")
     parts = []
     for dataset, group in by_dataset(results).items():
-        rows = [header] + [
-            (
-                result["run"],
-                *(_number(mean(result, kind, "micro_auc")) for kind in ("raw", "smoothed", "per_clip_minmax")),
-                _number(mean(result, "raw", "macro_auc")),
-                f"{result['coverage']:.1%}",
-            )
-            for result in group
-        ]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+        rows = _terminal_rows(group)
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = ["  ".join(_aligned(row, widths)) for row in rows]
         parts.append("\n".join([dataset, *lines, *remarks(group)]))
     parts.append(
         "* looks at the whole test clip: for comparison only\n"
-        f"all columns: {paths.SUMMARY_TABLE}; pictures: {paths.plots('RUN')}/timelines.png, top_frames.png"
+        f"all columns: {paths.SUMMARY_TABLE}\n"
+        f"pictures: {paths.plots('RUN')}/pictures/timelines.png, top_frames.png and, with maps, strips.png"
     )
     return "\n\n".join(parts)
+
+
+def _terminal_rows(group: Sequence[Result]) -> list[tuple[str, ...]]:
+    """Return the header and a row a run; of loose images, and of runs without maps, only columns that apply."""
+    columns = {"raw micro": ("raw", "micro_auc")}
+    if group[0]["ordered"]:
+        columns |= {"smoothed": ("smoothed", "micro_auc"), "per-clip*": ("per_clip_minmax", "micro_auc")}
+        columns |= {"macro": ("raw", "macro_auc")}
+    else:
+        columns = {"image AUROC": ("raw", "micro_auc")}
+    maps = {"pixel AP": "pixel_ap", "AUPRO": "aupro", "AP@0.3": "box_ap30"}
+    if not any(result["pixels"] for result in group):
+        maps = {}
+    rows = [
+        (
+            result["run"],
+            *(_number(mean(result, *place)) for place in columns.values()),
+            f"{result['coverage']:.1%}",
+            *(_number(map_mean(result, metric)) for metric in maps.values()),
+        )
+        for result in group
+    ]
+    return [("run", *columns, "coverage", *maps), *rows]
 
 
 def _row(result: Result) -> tuple[str, ...]:
     figures = result["components"][result["component"]]
     raw = figures["raw"]
+    by_clip = (
+        figure(figures["smoothed"]["micro_auc"]),
+        figure(figures["per_clip_minmax"]["micro_auc"]),
+        f"{figure(raw['macro_auc'])} ({raw['macro_auc']['clips']})",
+        figure(figures["smoothed"]["macro_auc"]),
+        figure(raw["macro_padded"]),
+    )
     return (
         result["run"],
         result["method"],
         str(len(result["seeds"])),
         f"{result['coverage']:.1%}",
-        _headline(result),
-        _figure(figures["smoothed"]["micro_auc"]),
-        _figure(figures["per_clip_minmax"]["micro_auc"]),
-        f"{_figure(raw['macro_auc'])} ({raw['macro_auc']['clips']})",
-        _figure(figures["smoothed"]["macro_auc"]),
-        *(_figure(raw[metric]) for metric in ("macro_padded", "average_precision", "eer")),
+        with_bootstrap(headline(result), strong="**"),
+        *(by_clip if result["ordered"] else ()),
+        *(figure(raw[metric]) for metric in ("average_precision", "eer")),
         "; ".join(f"{float(row['value']):.3f} {row['source']}" for row in _published(result)) or "-",
     )
 
 
-def _figure(found: Result, strong: str = "") -> str:
-    """Write a figure with its interval over seeds: 0.728 ± 0.006."""
-    if found["mean"] is None:
-        return "-"
-    text = f"{strong}{found['mean']:.3f}{strong}"
-    return f"{text} ± {(found['ci95'][1] - found['ci95'][0]) / 2:.3f}" if found["ci95"] else text
-
-
-def _headline(result: Result) -> str:
-    """Write the raw micro AUC with both intervals: **0.728** ± 0.006 [0.55, 0.92]."""
-    found = headline(result)
-    interval = " [{:.2f}, {:.2f}]".format(*found["bootstrap95"]) if found["bootstrap95"] else ""
-    return _figure(found, strong="**") + interval
-
-
 def _test_set(result: Result) -> str:
     text = f"{result['clips']} test clips, {result['frames']:,} frames"
+    if not result["ordered"]:
+        text = f"{result['frames']:,} test images"
     if result["abnormal_frames"] is None:
         return text + ", no labels."
     share = result["abnormal_frames"] / result["frames"]
-    return (
-        f"{text}, {result['abnormal_frames']:,} abnormal ({share:.1%}); "
-        f"{result['two_class_clips']} clips have both classes."
-    )
+    text += f", {result['abnormal_frames']:,} abnormal ({share:.1%})"
+    return f"{text}; {result['two_class_clips']} clips have both classes." if result["ordered"] else f"{text}."
 
 
 def _protocols(group: Sequence[Result]) -> list[str]:

@@ -46,6 +46,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.pool = functional.adaptive_max_pool2d if params.pool == "max" else functional.adaptive_avg_pool2d
         self.grid = (params.grid[0], params.grid[1])
+        self.layers = params.layers
         self.net = _network(params)
         self.record = {"backbone": params.backbone, "timm": timm.__version__, **_load_weights(self.net, params)}
         config: Mapping[str, Any] = timm.get_pretrained_cfg(params.backbone, allow_unregistered=False).to_dict()  # type: ignore[union-attr]
@@ -59,8 +60,9 @@ class Backbone(nn.Module):
         """Return the vectors (n, dim) of frames uint8 (n, 3, H, W), RGB; dim = rows x columns x D with a grid."""
         result = self.net((frames - self.mean) / self.std)
         if isinstance(result, list):
+            maps = torch.cat([self.pool(result[layer], self.grid) for layer in self.layers], 1)
             # (n, D, rows, columns) to one cell behind the other, row by row.
-            result = self.pool(result[-1], self.grid).permute(0, 2, 3, 1).flatten(1)
+            result = maps.permute(0, 2, 3, 1).flatten(1)
         vectors: torch.Tensor = result
         return vectors
 
@@ -76,18 +78,18 @@ def _network(params: FeatureSet) -> nn.Module:
     if config is not None and config.fixed_input_size:
         # Transformers learn their positions for one size; timm interpolates them for another.
         options["img_size"] = (params.height, params.width)
-    if params.layer is None:
+    if not params.layers:
         # Without a class head: what remains is the pooled (or class-token) vector.
         if params.pool == "max":
             options["global_pool"] = "max"
         return timm.create_model(params.backbone, num_classes=0, **options)
     try:
         return timm.create_model(
-            params.backbone, features_only=True, out_indices=tuple(range(params.layer + 1)), **options
+            params.backbone, features_only=True, out_indices=tuple(range(max(params.layers) + 1)), **options
         )
     except (RuntimeError, AssertionError, IndexError) as error:
         raise UserError(
-            f"params.yaml: {params.backbone} has no layer {params.layer} ({error}); give a lower one"
+            f"params.yaml: {params.backbone} has no layer {max(params.layers)} ({error}); give lower ones"
         ) from None
 
 

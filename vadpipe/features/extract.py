@@ -14,7 +14,7 @@ from vadpipe.features.backbones import Backbone
 from vadpipe.parallel import ordered_map
 from vadpipe.params import FeatureSet
 from vadpipe.progress import advancing
-from vadpipe.store import images, open_clips
+from vadpipe.store import PreparedClip, images, open_clips
 from vadpipe.store.atomic import replacing
 from vadpipe.store.base import regroup
 from vadpipe.store.clips import Clip
@@ -32,7 +32,7 @@ def extract(params: FeatureSet, source: Path, out: Path) -> None:
     device = choose_device(params.device)
     backbone = Backbone(params).to(device).to(memory_format=torch.channels_last)
     info = {
-        "dataset": params.dataset,
+        "dataset": clips[0].info["dataset"],
         "fps": clips[0].info["fps"],
         "ordered": clips[0].info["ordered"],
         "grid": params.grid,
@@ -42,7 +42,8 @@ def extract(params: FeatureSet, source: Path, out: Path) -> None:
         writer = FeatureWriter(beside, backbone.dim, **info)
         with tqdm(total=sum(clip.length for clip in clips), unit=" frames", desc="features", disable=None) as bar:
             for clip in clips:
-                writer.write(clip.split, clip.name, advancing(vectors(clip, backbone, params, device), bar))
+                chunks = advancing(vectors(clip, backbone, params, device), bar)
+                writer.write(clip.split, clip.name, chunks, shares(clip, params.grid))
         writer.close()
     print(f"{len(clips)} clips, {backbone.dim} features a frame ({backbone.record['weights']}) -> {out}")
 
@@ -57,6 +58,21 @@ def vectors(clip: Clip, backbone: Backbone, params: FeatureSet, device: torch.de
             # (n, H, W, 3) seen as (n, 3, H, W) is channels_last already: nothing is copied.
             result = backbone(pinned.to(device, non_blocking=True).permute(0, 3, 1, 2))
             yield result.float().cpu().numpy()
+
+
+def shares(clip: Clip, grid: list[int]) -> Iterator[Vectors] | None:
+    """Yield what share of each cell matters, float32 (n, rows x columns), where the clip has a region.
+
+    What is inside the region and was not made up by inpainting matters.
+    """
+    if not isinstance(clip, PreparedClip):
+        return None
+    return (
+        np.stack([cv2.resize(one, grid[::-1], interpolation=cv2.INTER_AREA).ravel() for one in matters])
+        for matters in (
+            (region & ~filled).astype(np.float32) for region, filled in zip(clip.regions(), clip.filled(), strict=True)
+        )
+    )
 
 
 def frames(clip: Clip, height: int, width: int) -> Iterator[images.Image]:

@@ -8,6 +8,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -17,10 +18,10 @@ import vadpipe
 import vadpipe.methods
 from vadpipe.errors import UserError, did_you_mean
 from vadpipe.params import Params, Run, Section, parse
-from vadpipe.store import AnyClip, Store
+from vadpipe.store import SERVED_BY, AnyClip, Store
 from vadpipe.store.scores import Scores
 
-__all__ = ["Fit", "Method", "Scores", "Section", "check", "get", "names", "seeds"]
+__all__ = ["Fit", "Method", "Scores", "Section", "check", "get", "names", "seeds", "training_clips"]
 
 ClipT = TypeVar("ClipT", bound=AnyClip)
 
@@ -46,15 +47,18 @@ class Method(ABC, Generic[ClipT]):
     """A method: fitted on the training clips of one store, it scores clips frame by frame.
 
     A method is one file with one subclass. `Train` and `Score` are the models of its parameters; a method
-    whose training depends on chance has `seeds: list[int]` in `Train` and is fitted once a seed.
+    whose training depends on chance has `seeds: list[int]` in `Train` and is fitted once a seed; one that can
+    be fitted on some of the training clips has `clips: list[str]` there, patterns of their names.
 
     Attributes:
         needs: the kind of store that it reads.
         temporal: whether the order of frames matters to it; then it refuses unordered images.
+        cells: whether it wants features of cells, not of whole frames.
     """
 
     needs: ClassVar[str]
     temporal: ClassVar[bool]
+    cells: ClassVar[bool] = False
     Train: ClassVar[type[BaseModel]] = NoParams
     Score: ClassVar[type[BaseModel]] = NoParams
 
@@ -63,7 +67,12 @@ class Method(ABC, Generic[ClipT]):
         self.score_params = score
 
     def fit(self, store: Store[ClipT], fit: Fit) -> None:
-        """Learn from `store.clips("train")`; a method without this learns nothing."""
+        """Learn from `training_clips(self, store)`; a method without this learns nothing."""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What of the fitted model belongs beside its scores, such as its number of parameters; plain values."""
+        return {}
 
     def save(self, folder: Path) -> None:
         """Save what was learned into an empty folder: safetensors and JSON, no pickle."""
@@ -113,7 +122,7 @@ def create(run: Run, name: str) -> Method[Any]:
     cls = get(run.method)
     train = parse(cls.Train, run.train, f"params.yaml: methods.{run.method}.train with runs.{name}.train")
     score = parse(cls.Score, run.score, f"params.yaml: methods.{run.method}.score with runs.{name}.score")
-    if run.store_kind != cls.needs:
+    if run.store_kind not in SERVED_BY[cls.needs]:
         raise UserError(
             f"params.yaml: runs.{name}.uses: '{run.uses}' is of kind '{run.store_kind}', but {run.method} needs "
             f"'{cls.needs}'; give a path under data/{cls.needs}"
@@ -124,6 +133,21 @@ def create(run: Run, name: str) -> Method[Any]:
 def seeds(method: Method[Any]) -> list[int]:
     """Return the seeds to fit a method with; [0] where chance plays no part."""
     return list(getattr(method.train, "seeds", [0]))
+
+
+def training_clips(method: Method[ClipT], store: Store[ClipT]) -> list[ClipT]:
+    """Return the training clips that a method is fitted on: all, or those that a pattern of `train.clips` names.
+
+    Raises:
+        UserError: a pattern names no clip.
+    """
+    clips = store.clips("train")
+    patterns = getattr(method.train, "clips", ["*"])
+    for pattern in patterns:
+        if not any(fnmatchcase(clip.name, pattern) for clip in clips):
+            there = ", ".join(clip.name for clip in clips)
+            raise UserError(f"params.yaml: train.clips: {store.path} has no training clip '{pattern}'; it has: {there}")
+    return [clip for clip in clips if any(fnmatchcase(clip.name, pattern) for pattern in patterns)]
 
 
 def source_files(name: str) -> list[Path]:

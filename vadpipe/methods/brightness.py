@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vadpipe.methods.base import Fit, Method
+from vadpipe.methods.base import Fit, Method, training_clips
 from vadpipe.store import Clip, Store
 from vadpipe.store.scores import Scores
 
@@ -24,7 +24,7 @@ class Brightness(Method[Clip]):
 
     def fit(self, store: Store[Clip], fit: Fit) -> None:
         """Average the grey of the training frames."""
-        means = [chunk.mean((1, 2)) for clip in store.clips("train") for chunk in clip.chunks(grey=True)]
+        means = [chunk.mean((1, 2)) for clip in training_clips(self, store) for chunk in clip.chunks(grey=True)]
         self.mean = float(np.concatenate(means).mean())
 
     def save(self, folder: Path) -> None:

@@ -24,7 +24,7 @@ from pydantic import Field
 from scipy import ndimage
 
 from vadpipe.errors import UserError
-from vadpipe.methods.base import Fit, Method, Section
+from vadpipe.methods.base import Fit, Method, Section, training_clips
 from vadpipe.nn.cells import cell_means
 from vadpipe.store import FlowClip, Store
 from vadpipe.store.scores import Scores
@@ -70,7 +70,7 @@ class CoherentMotion(Method[FlowClip]):
         Raises:
             UserError: the training clips show no person-sized motion.
         """
-        clips = store.clips("train")
+        clips = training_clips(self, store)
         sides = [np.empty((0, 3))]
         for clip in clips:
             sides += [component_sides(cells[2] > 0) * [*self._pixels(clip), 1] for cells in self._cells(clip)]

@@ -18,13 +18,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vadpipe.errors import UserError
-from vadpipe.methods.base import Fit, Method, Section
-from vadpipe.params import Device, Precision
+from vadpipe.methods.base import Fit, Method, Section, training_clips
+from vadpipe.params import Device, Precision, Seeds
 from vadpipe.store import FeatureClip, Store
 from vadpipe.store.atomic import write_json
 from vadpipe.store.scores import Scores
@@ -41,7 +41,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 class TrainParams(Section):
     """Parameters of training."""
 
-    seeds: list[int] = Field(min_length=1)
+    seeds: Seeds
     predict: Literal["vector", "change"]
     hidden: int = Field(ge=1)
     layers: int = Field(ge=1)
@@ -53,13 +53,6 @@ class TrainParams(Section):
     loss: Distance
     device: Device
     precision: Precision
-
-    @field_validator("seeds")
-    @classmethod
-    def _unique(cls, seeds: list[int]) -> list[int]:
-        if len(set(seeds)) < len(seeds) or min(seeds) < 0:
-            raise ValueError("expected different seeds, none negative")
-        return seeds
 
 
 class ScoreParams(Section):
@@ -123,7 +116,7 @@ class FeatureLstm(Method[FeatureClip]):
             UserError: no training clip has two frames, or the training diverged.
         """
         params = self.train
-        clips = store.clips("train")
+        clips = training_clips(self, store)
         sequences = [cell for clip in clips for cell in _cells(torch.from_numpy(clip.vectors()), clip.grid)]
         if max(map(len, sequences)) < 2:
             raise UserError(f"{store.path}: feature_lstm needs a training clip of at least two frames")

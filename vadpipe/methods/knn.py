@@ -20,7 +20,7 @@ from pydantic import Field
 from safetensors.numpy import load_file, save_file
 
 from vadpipe.errors import UserError
-from vadpipe.methods.base import Fit, Method, Section
+from vadpipe.methods.base import Fit, Method, Section, training_clips
 from vadpipe.params import Device
 from vadpipe.store import FeatureClip, Store
 from vadpipe.store.features import Vectors
@@ -52,7 +52,7 @@ class Knn(Method[FeatureClip]):
 
     def fit(self, store: Store[FeatureClip], fit: Fit) -> None:
         """Gather the training vectors, (N, cells, D)."""
-        self.vectors = np.concatenate([clip.cells(clip.vectors()) for clip in store.clips("train")])
+        self.vectors = np.concatenate([clip.cells(clip.vectors()) for clip in training_clips(self, store)])
 
     def save(self, folder: Path) -> None:
         """Save the training vectors."""

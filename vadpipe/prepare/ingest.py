@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from vadpipe.datasets import base
 from vadpipe.datasets.base import RawDataset
+from vadpipe.errors import UserError
 from vadpipe.params import Ingest
 from vadpipe.store.atomic import replacing
 from vadpipe.store.base import SPLITS
@@ -30,7 +31,15 @@ def ingest(name: str, params: Ingest, source: Path, out: Path) -> None:
 
 def write_clips(name: str, params: Ingest, dataset: RawDataset, folder: Path) -> int:
     """Write all clips into an empty folder and return the number of frames."""
-    info = {"dataset": name, "reader": params.reader, "fps": params.fps, "ordered": True, "source": f"data/raw/{name}"}
+    if dataset.ordered and params.fps is None:
+        raise UserError(f"params.yaml: ingest.{name}.fps is null, but these are videos; give their frames a second")
+    info = {
+        "dataset": name,
+        "reader": params.reader,
+        "fps": params.fps,
+        "ordered": dataset.ordered,
+        "source": f"data/raw/{name}",
+    }
     for split in SPLITS:
         (folder / split).mkdir()
     total = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ ROWS = 32
 SPLITS = ("train", "test")
 
 Number = TypeVar("Number", bound=np.generic)
+ItemT = TypeVar("ItemT")
 
 
 def regroup(chunks: Iterable[npt.NDArray[Number]], size: int) -> Iterator[npt.NDArray[Number]]:
@@ -34,6 +36,13 @@ def regroup(chunks: Iterable[npt.NDArray[Number]], size: int) -> Iterator[npt.ND
             held, count = [joined[size:]], count - size
     if count:
         yield np.concatenate(held)
+
+
+def parts(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
+    """Yield the items in lists of `size`; the last one may be shorter."""
+    rest = iter(items)
+    while part := list(islice(rest, size)):
+        yield part
 
 
 def with_metadata(schema: pa.Schema, **values: object) -> pa.Schema:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,12 @@ import pyarrow.parquet as pq
 from vadpipe.errors import UserError
 from vadpipe.parallel import ordered_map
 from vadpipe.store import images
-from vadpipe.store.base import ROWS, ClipFile, open_parquet, with_metadata
+from vadpipe.store.base import ROWS, ClipFile, open_parquet, parts, with_metadata
 
 KIND = "clips"
 VERSION = 1
 # Frames that a thread takes at once: enough to hide its start, few enough when they are decoded video.
 _TASK = 8
-
-ItemT = TypeVar("ItemT")
 
 BOX = pa.struct([("track", pa.int32()), *((side, pa.int32()) for side in ("x_min", "y_min", "x_max", "y_max"))])
 SCHEMA = pa.schema(
@@ -66,9 +64,9 @@ def checked_rows(frames: Iterable[Frame], quality: int | None) -> Iterator[list[
         UserError: a frame is cut off, no image, or of another size than the first; a mask has another
             size than its frame or marks pixels of a frame labelled normal.
     """
-    encoded = ordered_map(lambda part: [_encode(frame, quality) for frame in part], _parts(frames, _TASK))
+    encoded = ordered_map(lambda part: [_encode(frame, quality) for frame in part], parts(frames, _TASK))
     first: images.Size | None = None
-    for rows in _parts(chain.from_iterable(encoded), ROWS):
+    for rows in parts(chain.from_iterable(encoded), ROWS):
         for row in rows:
             first = first or row["size"]
             _check_size(row, first)
@@ -100,12 +98,6 @@ def write_clip(path: Path, frames: Iterable[Frame], quality: int | None, **info:
     if count == 0:
         raise UserError(f"the clip '{path.stem}' has no frames; remove it or add its frames")
     return count
-
-
-def _parts(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
-    rest = iter(items)
-    while part := list(islice(rest, size)):
-        yield part
 
 
 def _encode(frame: Frame, quality: int | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from vadpipe.errors import UserError
 from vadpipe.store.base import open_parquet, regroup, with_metadata
 
 KIND = "features"
-# Rows a row group; never across a clip's border. 256 vectors of 2,048 floats are 2 MB.
-ROWS = 256
+# Rows and floats of a row group, at most; never across a clip's border. 256 vectors of 2,048 floats are 2 MB.
+ROWS, FLOATS = 256, 2**22
 
 Vectors = npt.NDArray[np.float32]
 
@@ -32,19 +33,26 @@ class FeatureWriter:
                 pa.field("clip", pa.string(), nullable=False),
                 pa.field("frame", pa.int32(), nullable=False),
                 pa.field("vector", pa.list_(pa.float32(), dim), nullable=False),
+                pa.field("region", pa.list_(pa.float32())),
             ]
         )
+        self.dim = dim
         self.schema = with_metadata(schema, kind=KIND, dim=dim, **info)
         self.writer = pq.ParquetWriter(path, self.schema, compression="none", use_dictionary=["split", "clip"])
 
-    def write(self, split: str, clip: str, chunks: Iterable[Vectors]) -> None:
+    def write(self, split: str, clip: str, chunks: Iterable[Vectors], regions: Iterable[Vectors] | None = None) -> None:
         """Write a clip's vectors, float32 (n, D) chunks in the order of the frames.
+
+        Args:
+            regions: what share of each cell matters, float32 (n, cells) chunks; None = every cell.
 
         Raises:
             UserError: a vector holds NaN or infinity.
         """
         start = 0
-        for vectors in regroup(chunks, ROWS):
+        size = max(1, min(ROWS, FLOATS // self.dim))
+        shares = repeat(None) if regions is None else regroup(regions, size)
+        for vectors, region in zip(regroup(chunks, size), shares, strict=False):
             bad = ~np.isfinite(vectors).all(1)
             if bad.any():
                 raise UserError(
@@ -57,8 +65,9 @@ class FeatureWriter:
                 "clip": [clip] * count,
                 "frame": pa.array(range(start, start + count), pa.int32()),
                 "vector": pa.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1]),
+                "region": [None] * count if region is None else list(region),
             }
-            self.writer.write_table(pa.table(columns, schema=self.schema), row_group_size=ROWS)
+            self.writer.write_table(pa.table(columns, schema=self.schema), row_group_size=size)
             start += count
 
     def close(self) -> None:
@@ -96,6 +105,14 @@ class FeatureClip:
                 )
             yield vectors
             start += len(vectors)
+
+    def regions(self) -> Iterator[Vectors]:
+        """Yield what share of each cell matters, float32 (n, rows x columns), beside `chunks`; 1 where not told."""
+        file = open_parquet(self.path)
+        for group in self.groups:
+            rows = file.read_row_group(group, ["region"])["region"].to_pylist()
+            cells = self.grid[0] * self.grid[1]
+            yield np.array([np.ones(cells) if row is None else row for row in rows], np.float32)
 
     def vectors(self) -> Vectors:
         """Return all vectors, float32 (T, D)."""

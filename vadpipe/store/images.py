@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import struct
 import zlib
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 
 Image = npt.NDArray[np.uint8]
 
@@ -76,6 +78,19 @@ def _png_size(data: bytes) -> Size:
             return size
         position = end
     raise ValueError("the PNG is cut off or damaged")
+
+
+def header_size(path: Path) -> Size:
+    """Return the size of an image file of any format by its header; nothing is decoded.
+
+    Raises:
+        ValueError: the file is no image.
+    """
+    try:
+        with PIL.Image.open(path) as image:
+            return Size(image.height, image.width, 1 if image.mode in {"1", "L", "LA", "I", "I;16", "F"} else 3)
+    except OSError:
+        raise ValueError("not an image") from None
 
 
 def decode(data: bytes) -> Image:

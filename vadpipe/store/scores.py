@@ -1,4 +1,10 @@
-"""The score store: `data/scores/RUN/scores.parquet` and `data/scores/RUN/maps/SEED/CLIP.COMPONENT.npy`."""
+"""The score store, `data/scores/RUN`.
+
+`scores.parquet`                        clip, frame, seed, covered and a column a component, of the test clips
+`maps/SEED/CLIP.COMPONENT.npy`          float16 (T, h, w), of the test clips
+`training/SEED/CLIP.COMPONENT.npy`      the same of the training clips: what thresholds are taken from
+`pictures/CLIP.NAME.npy`                uint8 (T, h, w, 3) RGB, what the model of the first seed drew of the test clips
+"""
 
 from __future__ import annotations
 
@@ -26,11 +32,14 @@ class Scores:
 
     Attributes:
         components: name -> float32 (n,), NaN = the method cannot score the frame.
-        maps: name -> (n, h, w), at the resolution the method thinks in; stored as float16.
+        maps: name -> (n, h, w), at the resolution the method thinks in, NaN = it does not look there; stored
+            as float16.
+        pictures: name -> uint8 (n, h, w, 3) RGB, what the method drew, such as its reconstruction.
     """
 
     components: dict[str, npt.NDArray[np.float32]]
     maps: dict[str, npt.NDArray[np.floating]] = field(default_factory=dict)
+    pictures: dict[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
 
 
 class ScoreWriter:
@@ -40,29 +49,35 @@ class ScoreWriter:
         self.folder = folder
         self.info = info
         self.writer: pq.ParquetWriter | None = None
+        self.first_seed: int | None = None
 
     def write(self, seed: int, clip: str, length: int, chunks: Iterable[Scores]) -> None:
-        """Write a clip's scores; the chunks cover its frames in order.
+        """Write a test clip's scores; the chunks cover its frames in order.
 
         Raises:
             UserError: a score is infinite.
             ValueError: the method scored more or fewer than `length` frames.
         """
+        self.first_seed = seed if self.first_seed is None else self.first_seed
         start = 0
-        maps: dict[str, BinaryIO] = {}
-        try:
+        with _Arrays(self.folder, length) as arrays:
             for scores in chunks:
                 start += self._write_table(seed, clip, start, scores)
                 for name, values in scores.maps.items():
-                    if name not in maps:
-                        maps[name] = self._open_map(seed, clip, name, (length, *values.shape[1:]))
-                    # A heat map has no use for what float16 cannot hold; the components stay float32.
-                    maps[name].write(values.clip(-_LARGEST, _LARGEST).astype(np.float16).tobytes())
-        finally:
-            for file in maps.values():
-                file.close()
+                    arrays.append(f"maps/{seed}/{clip}.{name}.npy", _storable(values))
+                for name, picture in scores.pictures.items() if seed == self.first_seed else ():
+                    arrays.append(f"pictures/{clip}.{name}.npy", picture)
         if start != length:
             raise ValueError(f"clip {clip}: the method scored {start} frames of {length}")
+
+    def write_training(self, seed: int, clip: str, length: int, chunks: Iterable[Scores]) -> None:
+        """Write a training clip's maps; a method without maps is asked for one chunk only."""
+        with _Arrays(self.folder, length) as arrays:
+            for scores in chunks:
+                for name, values in scores.maps.items():
+                    arrays.append(f"training/{seed}/{clip}.{name}.npy", _storable(values))
+                if not scores.maps:
+                    break
 
     def _write_table(self, seed: int, clip: str, start: int, scores: Scores) -> int:
         values = list(scores.components.values())
@@ -86,18 +101,41 @@ class ScoreWriter:
         self.writer.write_table(table.cast(self.writer.schema))
         return count
 
-    def _open_map(self, seed: int, clip: str, name: str, shape: tuple[int, ...]) -> BinaryIO:
-        folder = self.folder / "maps" / str(seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / f"{clip}.{name}.npy").open("wb")
-        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        return file
-
     def close(self) -> None:
         """Finish the file."""
         if self.writer is not None:
             self.writer.close()
+
+
+class _Arrays:
+    """Files of arrays that grow by appending, each (length, ...)."""
+
+    def __init__(self, folder: Path, length: int) -> None:
+        self.folder = folder
+        self.length = length
+        self.files: dict[str, BinaryIO] = {}
+
+    def __enter__(self) -> _Arrays:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self.files.values():
+            file.close()
+
+    def append(self, path: str, values: npt.NDArray[Any]) -> None:
+        if path not in self.files:
+            place = self.folder / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            self.files[path] = place.open("wb")
+            shape = (self.length, *values.shape[1:])
+            header = {"descr": np.lib.format.dtype_to_descr(values.dtype), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(self.files[path], header)
+        self.files[path].write(values.tobytes())
+
+
+def _storable(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float16]:
+    """Round a map: it has no use for what float16 cannot hold, and the components stay float32."""
+    return values.clip(-_LARGEST, _LARGEST).astype(np.float16)
 
 
 @dataclass(frozen=True)
@@ -127,7 +165,22 @@ def read_scores(folder: Path) -> ScoreTable:
 
 
 def read_map(folder: Path, seed: int, clip: str, component: str) -> npt.NDArray[np.float16]:
-    """Open a clip's map, float16 (T, h, w), memory-mapped."""
-    path = folder / "maps" / str(seed) / f"{clip}.{component}.npy"
-    values: npt.NDArray[np.float16] = np.load(path, mmap_mode="r")
+    """Open a test clip's map, float16 (T, h, w), memory-mapped.
+
+    Raises:
+        FileNotFoundError: the method has no map of this component.
+    """
+    values: npt.NDArray[np.float16] = np.load(folder / "maps" / str(seed) / f"{clip}.{component}.npy", mmap_mode="r")
     return values
+
+
+def read_training_maps(folder: Path, seed: int, component: str) -> list[npt.NDArray[np.float16]]:
+    """Open the maps of the training clips, float16 (T, h, w) each, memory-mapped; empty without maps."""
+    files = sorted((folder / "training" / str(seed)).glob(f"*.{component}.npy"))
+    return [np.load(path, mmap_mode="r") for path in files]
+
+
+def read_pictures(folder: Path, clip: str) -> dict[str, npt.NDArray[np.uint8]]:
+    """Open what the model of the first seed drew of a test clip: name -> uint8 (T, h, w, 3) RGB, memory-mapped."""
+    files = sorted((folder / "pictures").glob(f"{clip}.*.npy"))
+    return {path.name.split(".")[1]: np.load(path, mmap_mode="r") for path in files}

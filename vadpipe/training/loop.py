@@ -44,6 +44,7 @@ class Plan:
         device: `auto`, `cuda`, `mps` or `cpu`.
         precision: `fp32`, `bf16` or `fp16`; weights stay fp32.
         clip_norm: largest norm of the gradient, None = any.
+        done: mean losses of the epochs that network and optimizer have behind them already.
     """
 
     epochs: int
@@ -52,6 +53,7 @@ class Plan:
     device: str
     precision: str
     clip_norm: float | None = None
+    done: tuple[float, ...] = ()
 
 
 @contextmanager
@@ -84,7 +86,7 @@ def train(
     network, optimizer = accelerator.prepare(network, optimizer)
     parts = {"network": network, "optimizer": optimizer, "schedule": schedule, "scaler": accelerator.scaler}
     state = plan.checkpoints / "state.pt"
-    losses = _resume(parts, state, accelerator.device)
+    losses = _resume(parts, state, accelerator.device) or list(plan.done)
     saved = time.monotonic()
     name = f"train seed {plan.seed}"
     with tqdm(total=plan.epochs, initial=len(losses), unit=" epochs", desc=name, disable=None) as bar:

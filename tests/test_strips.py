@@ -1,0 +1,326 @@
+"""Pixels and boxes from stores to JSON and pictures: stage `evaluate` on fabricated stores with maps."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+from ruamel.yaml import YAML
+
+from stages.evaluate import main as evaluate_stage
+from tests.conftest import REPO, write_params
+from vadpipe.errors import UserError
+from vadpipe.evaluation.pixels import pixel_metrics
+from vadpipe.evaluation.truth import ClipTruth
+from vadpipe.pictures.strips import Strip, draw_strips
+from vadpipe.store import open_clips
+from vadpipe.store.clips import Frame, write_clip
+from vadpipe.store.scores import Scores, ScoreWriter
+
+HEIGHT, WIDTH, CELL = 60, 80, 2  # of frames, and of a cell of the maps, pixels
+Truth = list[tuple[int, int, int, int]]
+
+
+def truths(seed: int, images: int, objects: int) -> list[Truth]:
+    """Return boxes for images, none for every fourth one."""
+    rng = np.random.default_rng(seed)
+    # Side by side, so that no two touch.
+    corners = [
+        (40 * (i % 2) + int(x), int(y)) for i, (x, y) in enumerate(rng.integers(0, (20, 46), (images * objects, 2)))
+    ]
+    each = [corners[i * objects : (i + 1) * objects] for i in range(images)]
+    return [[] if i % 4 == 3 else [(x, y, x + 16, y + 12) for x, y in boxes] for i, boxes in enumerate(each)]
+
+
+def masked(boxes: Truth) -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for x_min, y_min, x_max, y_max in boxes:
+        mask[y_min:y_max, x_min:x_max] = 255
+    return mask
+
+
+def maps(seed: int, images: list[Truth], strength: float = 4.0) -> np.ndarray:
+    """Return maps, float16 (T, h, w): smooth noise, and the objects a little blurred."""
+    rng = np.random.default_rng([seed, 1])
+    out = []
+    for boxes in images:
+        noise = cv2.GaussianBlur(rng.gamma(2, 1, (HEIGHT, WIDTH)).astype(np.float32), (0, 0), 2)
+        blurred = cv2.GaussianBlur(masked(boxes).astype(np.float32) / 255, (0, 0), 1)
+        out.append(noise[::CELL, ::CELL] + strength * blurred[::CELL, ::CELL])
+    return np.array(out, np.float16)
+
+
+SET = {"swimmers": truths(0, 8, 2), "empty": truths(1, 4, 0)}
+
+
+def write_clips(form: str = "boxes", ordered: bool = False) -> None:
+    """Write data/clips/tiny with the truth as boxes, as masks, as both, or none."""
+    folder = Path("data/clips/tiny/test")
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for clip, images in SET.items():
+        frames = []
+        for index, boxes in enumerate(images):
+            sides = [dict(zip(("x_min", "y_min", "x_max", "y_max"), box, strict=True), track=0) for box in boxes]
+            frames.append(
+                Frame(
+                    name=f"raw/{clip}/{clip}_{index}.jpg",
+                    image=rng.integers(0, 255, (HEIGHT, WIDTH, 3)).astype(np.uint8),
+                    mask=masked(boxes) if form in {"masks", "both"} else None,
+                    label=int(bool(boxes)),
+                    boxes=sides if form in {"boxes", "both"} else None,
+                )
+            )
+        write_clip(folder / f"{clip}.parquet", frames, None, fps=10.0, ordered=ordered)
+
+
+def write_scores(
+    seeds: tuple[int, ...] = (0,), training: bool = True, drawn: bool = False, strength: float = 4.0
+) -> None:
+    folder = Path("data/scores/tiny_run")
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = ScoreWriter(folder, run="tiny_run")
+    for seed in seeds:
+        for index, (clip, images) in enumerate(SET.items()):
+            values = maps(10 * seed + index, images, strength)
+            pictures = {"reconstruction": np.full((len(values), 30, 40, 3), 90, np.uint8)} if drawn else {}
+            components = {"other": values.mean((1, 2)), "error": values.max((1, 2)).astype(np.float32)}
+            writer.write(seed, clip, len(values), [Scores(components, {"error": values}, pictures)])
+        if training:
+            normal = maps(100 + seed, [[]] * 10)
+            writer.write_training(seed, "train", 10, [Scores({"error": normal.max((1, 2))}, {"error": normal})])
+    writer.close()
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    params_of()
+    return tmp_path
+
+
+def params_of(**evaluate: Any) -> None:
+    empty: dict[str, Any] = {name: {} for name in ("generate", "inpaint", "pool_mask", "flow", "features")}
+    defaults = YAML(typ="safe").load(REPO / "params.yaml")["evaluate"] | {"bootstrap": 100}
+    run = {"dataset": "tiny", "method": "brightness", "uses": "data/clips/tiny", "train": {}, "score": {}}
+    write_params(
+        {
+            **empty,
+            "ingest": {"tiny": {"reader": "folder", "fps": 10.0, "quality": None}},
+            "methods": {"brightness": {"train": {}, "score": {}}},
+            "evaluate": defaults,
+            "runs": {"tiny_run": {**run, "evaluate": {"box_area": [0.01, 0.25], **evaluate}}},
+        }
+    )
+
+
+def evaluated() -> dict[str, Any]:
+    evaluate_stage("tiny_run")
+    found: dict[str, Any] = json.loads(Path("metrics/runs/tiny_run.json").read_text())
+    return found
+
+
+def sheet() -> PIL.Image.Image:
+    path = Path("plots/tiny_run/pictures/strips.png")
+    assert path.stat().st_size < 400_000
+    return PIL.Image.open(path)
+
+
+def rows_and_panels() -> tuple[int, int]:
+    """Return how many rows and panels the sheet has, by its size: 320 pixels a panel, three lines beside rows."""
+    width, height = sheet().size
+    panel = 320 * HEIGHT // WIDTH
+    return (height - 2 * 18) // (panel + 4 + 18), (width - 4) // 324
+
+
+def test_a_set_of_images_is_measured(here: Path) -> None:
+    write_clips()
+    write_scores(seeds=(0, 1, 2), strength=0.6)
+    found = evaluated()
+    pixels, boxes = found["pixels"], found["boxes"]
+    assert (pixels["component"], pixels["images"], pixels["images_with_truth"], pixels["coverage"]) == (
+        "error",
+        12,
+        6,
+        1,
+    )
+    assert (boxes["true_boxes"], boxes["images"]) == (12, 12)
+    for figure in (pixels["auroc"], pixels["average_precision"], pixels["aupro"], boxes["iou30"]["average_precision"]):
+        assert len(figure["per_seed"]) == 3
+        assert figure["ci95"][0] < figure["mean"] < figure["ci95"][1]
+        assert figure["bootstrap95"][0] < figure["mean"] < figure["bootstrap95"][1]
+    assert boxes["iou30"]["average_precision"]["mean"] > 0.6
+    assert boxes["iou30"]["average_precision"]["mean"] >= boxes["iou50"]["average_precision"]["mean"] > 0.3
+    assert boxes["iou30"]["recall"]["mean"] > 0.5
+    expected = [
+        pixel_metrics(
+            [m for i, clip in enumerate(SET) for m in maps(10 * seed + i, SET[clip], 0.6)],
+            [masked(boxes) > 0 for clip in SET for boxes in SET[clip]],
+        )
+        for seed in range(3)
+    ]
+    for index, name in enumerate(("auroc", "average_precision", "aupro")):
+        assert pixels[name]["per_seed"] == pytest.approx([one[index] for one in expected], abs=1e-6)
+
+
+def test_intervals_of_loose_images_are_over_images(here: Path) -> None:
+    write_clips()
+    write_scores()
+    found = evaluated()
+    for figures in found["components"].values():
+        assert figures["raw"]["macro_auc"]["mean"] is None
+        assert figures["raw"]["macro_padded"]["mean"] is None
+        assert figures["per_clip_minmax"]["micro_auc"]["mean"] is None
+        low, high = figures["raw"]["micro_auc"]["bootstrap95"]
+        assert low <= figures["raw"]["micro_auc"]["mean"] <= high
+    # Two clips, of which one is all normal: drawing clips, half of all draws would have one class.
+    assert found["components"]["other"]["raw"]["micro_auc"]["bootstrap_skipped"] < 5
+    assert found["pixels"]["auroc"]["bootstrap_skipped"] < 5
+    assert "loose images" in found["note"]
+    assert found["ordered"] is False
+
+
+def test_videos_are_drawn_clip_by_clip(here: Path) -> None:
+    write_clips(ordered=True)
+    write_scores()
+    found = evaluated()
+    # Of the draws of two clips, those of the empty one alone have nothing to find.
+    assert 10 < found["pixels"]["auroc"]["bootstrap_skipped"] < 40
+    assert found["boxes"]["iou30"]["recall"]["bootstrap_skipped"] == found["pixels"]["auroc"]["bootstrap_skipped"]
+    assert found["components"]["error"]["raw"]["macro_auc"]["mean"] is not None
+
+
+def test_masks_and_boxes_are_one_truth(here: Path) -> None:
+    write_scores()
+    found = {}
+    for form in ("boxes", "masks", "both"):
+        write_clips(form)
+        found[form] = evaluated()
+        for path in Path("data/clips/tiny/test").iterdir():
+            path.unlink()
+        Path("data/clips/tiny/test").rmdir()
+    assert found["boxes"]["pixels"] == found["masks"]["pixels"] == found["both"]["pixels"]
+    assert found["boxes"]["boxes"] == found["both"]["boxes"]
+    assert found["masks"]["boxes"] == found["both"]["boxes"]
+    assert found["boxes"]["boxes"]["iou30"]["average_precision"]["mean"] == 1
+
+
+@pytest.mark.parametrize(("form", "with_maps"), [("none", True), ("boxes", False)])
+def test_without_truth_or_maps_there_is_nothing(here: Path, form: str, with_maps: bool) -> None:
+    write_clips(form)
+    write_scores()
+    if not with_maps:
+        for path in Path("data/scores/tiny_run/maps").rglob("*.npy"):
+            path.unlink()
+    found = evaluated()
+    assert found["pixels"] is None
+    assert found["boxes"] is None
+    assert not Path("plots/tiny_run/pictures/strips.png").exists()
+    assert Path("plots/tiny_run/detections.csv").read_text() == "recall,precision\n"
+
+
+def test_maps_of_training_clips_must_be_there(here: Path) -> None:
+    write_clips()
+    write_scores(training=False)
+    with pytest.raises(UserError, match=r"none of the training clips.*dvc repro score@tiny_run"):
+        evaluate_stage("tiny_run")
+
+
+def test_frames_of_unknown_truth_are_left_out(here: Path) -> None:
+    folder = Path("data/clips/tiny/test")
+    folder.mkdir(parents=True)
+    image, box = np.zeros((8, 9, 3), np.uint8), {"track": 0, "x_min": 1, "y_min": 2, "x_max": 4, "y_max": 20}
+    mask = np.eye(9, dtype=np.uint8)[:8]
+    known = [Frame("a", image, label=0), Frame("b", image, boxes=[box]), Frame("c", image, mask=mask)]
+    unknown = [
+        Frame("d", image),
+        Frame("e", image, label=1),
+        Frame("f", image, boxes=[]),
+        Frame("g", image, label=1, boxes=[]),
+    ]
+    write_clip(folder / "x.parquet", known + unknown, None, fps=1.0, ordered=False)
+    truth = ClipTruth(open_clips(Path("data/clips/tiny"))[0])
+    assert truth.known.tolist() == [True] * 3 + [False] * 4
+    assert not truth.mask(0).any()
+    assert truth.mask(1).sum() == 3 * 6  # what of a box lies outside the frame is cut off
+    assert truth.boxes(1).tolist() == [[1, 2, 4, 20]]
+    assert truth.boxes(2).tolist() == [[0, 0, 8, 8]]
+    np.testing.assert_array_equal(truth.mask(2), mask > 0)
+
+
+def test_the_curve_of_the_boxes(here: Path) -> None:
+    write_clips()
+    write_scores()
+    found = evaluated()
+    curve = pd.read_csv("plots/tiny_run/detections.csv")
+    assert list(curve) == ["recall", "precision"]
+    area = (np.diff(curve["recall"], prepend=0) * curve["precision"]).sum()
+    assert area == pytest.approx(found["boxes"]["iou30"]["average_precision"]["mean"], abs=1e-4)
+
+
+def test_the_sheet_has_its_rows_and_panels(here: Path) -> None:
+    write_clips()
+    write_scores()
+    evaluate_stage("tiny_run")
+    assert rows_and_panels() == (4, 3)  # best, median, worst, false alarm; input, map, boxes
+    write_scores(drawn=True)
+    params_of(chosen=["swimmers_3", "empty_1"])
+    evaluate_stage("tiny_run")
+    rows, panels = rows_and_panels()
+    assert panels == 4
+    assert rows in {5, 6}  # one of the chosen ones may be the highest false alarm too
+    params_of(chosen=["swimers_3"])
+    with pytest.raises(UserError, match=r"no test image 'swimers_3'.*did you mean 'swimmers_3'"):
+        evaluate_stage("tiny_run")
+
+
+def strip(image: np.ndarray, **changes: Any) -> Strip:
+    none = np.empty((0, 4))
+    values: dict[str, Any] = {
+        "title": "best: a 1.jpg",
+        "image": image,
+        "drawn": None,
+        "heat": np.zeros((6, 8), np.float32),
+        "truths": none,
+        "missed": np.empty(0, bool),
+        "boxes": np.empty((0, 5)),
+        "hits": np.empty(0, bool),
+    }
+    return Strip(**values | changes)
+
+
+def colours(png: bytes) -> set[tuple[int, ...]]:
+    return {tuple(colour) for colour in np.asarray(PIL.Image.open(io.BytesIO(png)).convert("RGB")).reshape(-1, 3)}
+
+
+def test_colours_of_boxes_survive_the_palette() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (120, 160, 3)).astype(np.uint8)
+    truth, boxes = np.array([[5, 5, 40, 40], [60, 60, 90, 90.0]]), np.array([[5, 5, 38, 40, 3.2], [100, 5, 130, 40, 1]])
+    drawn = strip(noise, truths=truth, missed=np.array([False, True]), boxes=boxes, hits=np.array([True, False]))
+    assert {(40, 200, 60), (235, 40, 30), (255, 210, 0)} <= colours(draw_strips([drawn], 0.0))
+
+
+def test_one_scale_for_the_whole_sheet_and_nan_is_dark() -> None:
+    black = np.zeros((60, 80, 3), np.uint8)
+    heat = np.full((6, 8), 2, np.float32)
+    heat[:3] = np.nan
+    hot = strip(black, heat=np.full((6, 8), 4, np.float32))
+    weak = strip(black, heat=heat)
+    alone, beside = (
+        np.asarray(PIL.Image.open(io.BytesIO(draw_strips(s, 1.0))).convert("RGB")) for s in ([weak], [weak, hot])
+    )
+    middle = 4 + 324 + 160
+    assert alone[36 + 200, middle].astype(int).sum() > beside[36 + 200, middle].astype(int).sum() > 30
+    assert alone[36 + 30, middle].max() < 10
+
+
+def test_a_large_sheet_stays_under_the_limit() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (360, 640, 3)).astype(np.uint8)
+    assert len(draw_strips([strip(noise, drawn=noise)] * 9, 0.0)) < 400_000

@@ -1,0 +1,124 @@
+"""Where a run sees anomalies: the pixels of its maps and boxes around them, against masks and boxes of the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vadpipe.evaluation import detection, intervals
+from vadpipe.evaluation.arrays import Floats, Ints
+from vadpipe.evaluation.detection import Matches
+from vadpipe.evaluation.intervals import rounded
+from vadpipe.evaluation.look import Frames, Place, Seen, look
+from vadpipe.evaluation.scored import Scored
+from vadpipe.evaluation.truth import clip_truths
+from vadpipe.params import Evaluate
+from vadpipe.store.clips import Clip
+from vadpipe.store.scores import read_map
+
+# Intersection over union from which a box finds a true one.
+OVERLAPS = {"iou30": 0.3, "iou50": 0.5}
+PIXEL_FIGURES = ("auroc", "average_precision", "aupro")
+RATES = ("precision", "recall", "misses", "false_alarms")
+
+
+@dataclass(frozen=True)
+class Located:
+    """What is known of the places of anomalies.
+
+    Attributes:
+        component: whose maps were taken.
+        frames: those of known truth.
+        seen: by the model of the first seed, which is what pictures show.
+        matches: of its boxes at an intersection over union of 0.3.
+        pixels: figures for JSON.
+        boxes: figures for JSON.
+    """
+
+    component: str
+    frames: Frames
+    seen: Seen
+    matches: Matches
+    pixels: dict[str, Any]
+    boxes: dict[str, Any]
+
+
+def locate(run: str, settings: Evaluate, scored: Scored, clips: Sequence[Clip], scores: Path) -> Located | None:
+    """Measure where a run sees anomalies; None if it has no maps, or the test clips neither masks nor boxes.
+
+    Args:
+        run: its name, for messages.
+        clips: the test clips.
+        scores: the run's score store.
+
+    Raises:
+        UserError: there are maps of the test clips but none of the training clips.
+    """
+    truths, component = clip_truths(clips), map_component(scored, scores)
+    if truths is None or component is None:
+        return None
+    places = [Place(index, int(frame)) for index, truth in enumerate(truths) for frame in np.flatnonzero(truth.known)]
+    known = np.concatenate([truth.known for truth in truths])
+    unit = np.unique(scored.unit[known], return_inverse=True)[1]
+    weights = intervals.clip_weights(int(unit.max()) + 1, settings.bootstrap)
+    frames = Frames(truths, places, unit, weights, settings)
+    true_boxes = [truths[place.clip].boxes(place.frame) for place in places]
+    seen = [look(run, frames, scores, seed, component) for seed in scored.seeds]
+    matches = {
+        name: [detection.collect(seed.boxes, true_boxes, overlap) for seed in seen]
+        for name, overlap in OVERLAPS.items()
+    }
+    images = {"component": component, "images": len(places), "images_with_truth": sum(map(bool, map(len, true_boxes)))}
+    boxes = {
+        "true_boxes": sum(map(len, true_boxes)),
+        "threshold": intervals.over_seeds([seed.threshold for seed in seen]),
+        **{name: _box_figures(matches[name], seen, frames) for name in OVERLAPS},
+    }
+    return Located(component, frames, seen[0], matches["iou30"][0], images | _pixel_figures(seen), images | boxes)
+
+
+def map_component(scored: Scored, scores: Path) -> str | None:
+    """Return the first component that has maps, the main one before all others; None if none has."""
+    for component in scored.components:
+        try:
+            read_map(scores, scored.seeds[0], scored.names[0], component)
+        except FileNotFoundError:
+            continue
+        return component
+    return None
+
+
+def _pixel_figures(seen: Sequence[Seen]) -> dict[str, Any]:
+    found: dict[str, Any] = {"coverage": rounded(float(np.mean([seed.coverage for seed in seen])))}
+    resampled = np.mean([seed.resampled for seed in seen], axis=0)
+    for index, name in enumerate(PIXEL_FIGURES):
+        found[name] = intervals.over_seeds([seed.figures[index] for seed in seen]) | intervals.interval(
+            resampled[index]
+        )
+    return found
+
+
+def _box_figures(matches: Sequence[Matches], seen: Sequence[Seen], frames: Frames) -> dict[str, Any]:
+    """Return average precision, and precision and recall at the threshold, for matches of every seed."""
+    units = frames.weights.shape[1]
+    by_unit = [detection.grouped(one, frames.unit, units) for one in matches]
+    resampled = np.mean([detection.resampled_precision(one, frames.weights) for one in by_unit], axis=0)
+    precision = intervals.over_seeds([detection.average_precision(one) for one in matches])
+    found = {"average_precision": precision | intervals.interval(resampled)}
+    counts = [detection.at_threshold(one, seed.threshold) for one, seed in zip(matches, seen, strict=True)]
+    each = np.array([detection.rates(one.sum(axis=0)) for one in counts])
+    drawn = np.mean([detection.rates(frames.weights @ _summed(one, frames.unit, units)) for one in counts], axis=0)
+    for index, name in enumerate(RATES):
+        found[name] = intervals.over_seeds(list(each[:, index])) | intervals.interval(drawn[index])
+    return found
+
+
+def _summed(counts: Floats, unit: Ints, units: int) -> Floats:
+    """Add up counts by image, (F, 5), to counts by unit, (U, 5)."""
+    out = np.zeros((units, counts.shape[1]))
+    np.add.at(out, unit, counts)
+    return out

@@ -1,0 +1,171 @@
+"""One pass over the maps of a seed: counts of pixels, and boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from vadpipe.errors import UserError
+from vadpipe.evaluation import detection, pixels
+from vadpipe.evaluation.arrays import Floats, Halves, Ints
+from vadpipe.evaluation.boxes import Box, find_boxes, training_levels
+from vadpipe.evaluation.truth import ClipTruth
+from vadpipe.parallel import ordered_map
+from vadpipe.params import Evaluate
+from vadpipe.store.scores import read_map, read_training_maps
+
+# Frames of a clip that a thread takes at once.
+_FRAMES = 16
+# Resamples that are measured at once, each with some thousand numbers.
+_RESAMPLES = 100
+
+Number = TypeVar("Number", bound=np.generic)
+
+
+class Place(NamedTuple):
+    """A test frame of which it is known what is abnormal: indices of its clip, and of the frame in its clip."""
+
+    clip: int
+    frame: int
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The F test frames of known truth, and what is done with them, the same for all seeds.
+
+    Attributes:
+        truths: of the test clips, sorted by name.
+        places: of the frames, clip after clip.
+        unit: (F,), index of what a frame is resampled with.
+        weights: (B, U), how often a unit is drawn.
+        settings: how boxes are found.
+    """
+
+    truths: list[ClipTruth]
+    places: list[Place]
+    unit: Ints
+    weights: Ints
+    settings: Evaluate
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the model of one seed sees.
+
+    Attributes:
+        levels: of the training maps, ascending.
+        threshold: score that boxes exceed to be reported, from the training maps.
+        boxes: of each frame.
+        figures: pixel AUROC, average precision and AUPRO, (3,).
+        coverage: share of pixels that are looked at.
+        precision: pixel average precision of each frame by itself, (F,); NaN where nothing is abnormal.
+        resampled: the figures of every resample, (3, B).
+    """
+
+    levels: list[float]
+    threshold: float
+    boxes: list[list[Box]]
+    figures: Floats
+    coverage: float
+    precision: Floats
+    resampled: Floats
+
+
+def look(run: str, frames: Frames, scores: Path, seed: int, component: str) -> Seen:
+    """Look at the maps of one seed.
+
+    Raises:
+        UserError: there are no maps of training clips.
+    """
+    training = read_training_maps(scores, seed, component)
+    if not training:
+        raise UserError(
+            f"run {run}, seed {seed}: there are maps of the test clips but none of the training clips, from which the "
+            f"levels of boxes are taken; run `dvc repro score@{run}`"
+        )
+    levels = training_levels(training, frames.settings.box_levels)
+    # Sizes of boxes are shares of the frame: of a training frame only the shape matters, and a test frame has it too.
+    search = partial(find_boxes, levels=levels, size=frames.truths[0].size, settings=frames.settings)
+    parts = chain.from_iterable(map(_parts, training))
+    normal = list(chain.from_iterable(ordered_map(lambda part: [search(values) for values in part], parts)))
+    maps = [read_map(scores, seed, truth.clip.name, component) for truth in frames.truths]
+    counts, binned, boxes, precision = _scan(frames, maps, levels)
+    figures = pixels.figures(counts)
+    return Seen(
+        levels=levels,
+        threshold=detection.threshold(normal, frames.settings.box_false_alarms),
+        boxes=boxes,
+        figures=figures,
+        coverage=pixels.coverage(counts),
+        precision=np.array(precision),
+        resampled=np.clip(figures[:, None] + resampled(binned, frames.weights), 0, 1),
+    )
+
+
+class _Part(NamedTuple):
+    """What was found in some consecutive frames: ranked counts (3, K); boxes and average precision of each."""
+
+    counts: Floats
+    boxes: list[list[Box]]
+    precision: list[float]
+
+
+def _scan(
+    frames: Frames, maps: Sequence[Halves], levels: Sequence[float]
+) -> tuple[Floats, Floats, list[list[Box]], list[float]]:
+    """Go once through the test maps of a seed.
+
+    Returns:
+        The ranked counts of all frames, (3, K); binned ones of each unit, (U, 3, bins); of each frame its boxes
+        and its average precision.
+    """
+    starts = pixels.bins(pixels.value_counts(maps)[0])
+    total = pixels.ranked(pixels.no_counts())
+    binned = np.zeros((frames.weights.shape[1], 3, len(starts)))
+    boxes: list[list[Box]] = []
+    precision: list[float] = []
+    by_unit = np.split(np.arange(len(frames.places)), np.flatnonzero(np.diff(frames.unit)) + 1)
+    tasks = list(chain.from_iterable(map(_parts, by_unit)))
+    work = partial(_scan_part, frames, maps, levels)
+    for task, part in zip(tasks, ordered_map(work, tasks), strict=True):
+        total += part.counts
+        binned[frames.unit[task[0]]] += np.add.reduceat(part.counts, starts, axis=1)
+        boxes += part.boxes
+        precision += part.precision
+    return total, binned, boxes, precision
+
+
+def _scan_part(frames: Frames, maps: Sequence[Halves], levels: Sequence[float], part: Ints) -> _Part:
+    total, boxes, precision = pixels.no_counts(), [], []
+    for place in (frames.places[index] for index in part):
+        truth, values = frames.truths[place.clip], maps[place.clip][place.frame]
+        counts = pixels.count(values, truth.mask(place.frame))
+        total += counts
+        precision.append(pixels.average_precision(counts))
+        boxes.append(find_boxes(values, levels, truth.size, frames.settings))
+    return _Part(pixels.ranked(total), boxes, precision)
+
+
+def _parts(values: npt.NDArray[Number]) -> Iterator[npt.NDArray[Number]]:
+    return (values[start : start + _FRAMES] for start in range(0, len(values), _FRAMES))
+
+
+def resampled(binned: Floats, weights: Ints) -> Floats:
+    """Return the pixel figures of every resample, (3, B), less those of the whole set; all from binned counts.
+
+    Bins change a figure by some thousandths, but a figure and its resamples alike, so that differences are kept.
+    """
+    flat = binned.reshape(len(binned), -1)
+    parts = [
+        pixels.figures((weights[start : start + _RESAMPLES] @ flat).reshape(-1, *binned.shape[1:]))
+        for start in range(0, len(weights), _RESAMPLES)
+    ]
+    whole = pixels.figures(binned.sum(axis=0))[:, None]
+    return np.concatenate([np.empty((3, 0)), *parts], axis=1) - whole

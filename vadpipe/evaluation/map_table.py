@@ -1,0 +1,81 @@
+"""The table of pixels and boxes, for runs with maps on a test set with masks or boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vadpipe.evaluation.summary import Result, map_figure, map_mean
+
+_COLUMNS = {
+    "pixel AUROC": ("pixels", "auroc"),
+    "**pixel AP**": ("pixels", "average_precision"),
+    "AUPRO": ("pixels", "aupro"),
+    "AP@0.3": ("boxes", "iou30", "average_precision"),
+    "AP@0.5": ("boxes", "iou50", "average_precision"),
+    "precision@0.3": ("boxes", "iou30", "precision"),
+    "recall@0.3": ("boxes", "iou30", "recall"),
+    "misses an image": ("boxes", "iou30", "misses"),
+    "false alarms an image": ("boxes", "iou30", "false_alarms"),
+}
+
+NOTES = """\
+- **pixel AUROC, pixel AP, AUPRO**: over all pixels of all test images whose truth is known, normal images
+  included, at the size of the images. Truth is the mask of an image, else the inside of its boxes. What the
+  method does not look at ranks below all else; **looked at** is the share of the rest. Where little is
+  abnormal, pixel AUROC is close to 1 for almost any method: look at AP, which is the share of abnormal
+  pixels for a random scorer.
+- **AUPRO**: mean share found of the abnormal regions (8-connected, each of the same weight), over false
+  positive rates of all normal pixels from 0 to 0.3, divided by 0.3; a random scorer has 0.15.
+- **AP@0.3, AP@0.5**: average precision of boxes cut out of the maps; a box finds a true box from this
+  intersection over union on, and each true box is found once. All points, steps, no interpolation.
+- **precision, recall, misses, false alarms**: of boxes above a threshold that is taken from the maps of the
+  training images, where it lets through a number of boxes an image that is set in `params.yaml`. Misses are
+  a mean over the images with true boxes, false alarms over all. Models have seen the training images, so
+  that test images raise more false alarms than the set number.
+- Where a test set has masks and no boxes, true boxes are drawn around the regions of the masks."""
+
+
+def map_table(group: Sequence[Result]) -> str | None:
+    """Return the table of a data set, the highest pixel AP first; None if no run has maps."""
+    runs = sorted((result for result in group if result["pixels"]), key=_descending)
+    if not runs:
+        return None
+    header = ("run", "method", "seeds", "looked at", *_COLUMNS)
+    rows = [header, ("---",) * len(header), *(_row(result) for result in runs)]
+    return f"### Pixels and boxes\n\n{_test_set(runs[0])}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def figure(found: Result, strong: str = "") -> str:
+    """Write a figure with its interval over seeds: 0.728 ± 0.006."""
+    if found["mean"] is None:
+        return "-"
+    text = f"{strong}{found['mean']:.3f}{strong}"
+    return f"{text} ± {(found['ci95'][1] - found['ci95'][0]) / 2:.3f}" if found["ci95"] else text
+
+
+def with_bootstrap(found: Result, strong: str = "") -> str:
+    """Write a figure with both intervals: **0.728** ± 0.006 [0.55, 0.92]."""
+    interval = " [{:.2f}, {:.2f}]".format(*found["bootstrap95"]) if found["bootstrap95"] else ""
+    return figure(found, strong) + interval
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    cells = []
+    for name, place in _COLUMNS.items():
+        found = map_figure(result, *place) or {"mean": None}
+        write = with_bootstrap if place[-1] == "average_precision" and found["mean"] is not None else figure
+        cells.append(write(found, "**" if name.startswith("**") else ""))
+    coverage = result["pixels"]["coverage"]
+    looked_at = "-" if coverage is None else f"{coverage:.1%}"
+    return result["run"], result["method"], str(len(result["seeds"])), looked_at, *cells
+
+
+def _test_set(result: Result) -> str:
+    boxes, what = result["boxes"], "frames" if result["ordered"] else "images"
+    text = f"{boxes['images']:,} test {what} of known truth, {boxes['images_with_truth']:,} of them with something"
+    return f"{text} abnormal: {boxes['true_boxes']:,} true boxes."
+
+
+def _descending(result: Result) -> tuple[float, str]:
+    found = map_mean(result, "pixel_ap")
+    return (1.0 if found is None else -found), result["run"]

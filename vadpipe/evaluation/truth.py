@@ -1,0 +1,62 @@
+"""What is abnormal in the frames of a clip, by pixel and by box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from vadpipe.evaluation.arrays import Bools, Floats
+from vadpipe.store import images
+from vadpipe.store.clips import Clip
+
+_SIDES = ("x_min", "y_min", "x_max", "y_max")
+
+
+class ClipTruth:
+    """The truth of a clip: masks where it has them, else boxes, else normal frames.
+
+    Attributes:
+        clip: the clip.
+        known: (T,), whether it is known what of a frame is abnormal: it has a mask or boxes, or is labelled normal.
+        located: whether any frame has a mask or a box.
+    """
+
+    def __init__(self, clip: Clip) -> None:
+        self.clip = clip
+        self.size: tuple[int, int] = (clip.info["height"], clip.info["width"])
+        self._masks: list[bytes | None] = clip.column("mask")
+        self._boxes: list[list[dict[str, int]] | None] = clip.column("boxes")
+        drawn = [mask is not None or bool(boxes) for mask, boxes in zip(self._masks, self._boxes, strict=True)]
+        normal = [label == 0 for label in clip.column("label")]
+        self.known: Bools = np.array(drawn) | np.array(normal)
+        self.located = any(drawn)
+
+    def mask(self, frame: int) -> Bools:
+        """Return which pixels are abnormal, (H, W): those of the mask, or without one those inside the boxes."""
+        data = self._masks[frame]
+        if data is not None:
+            return images.decode_grey(data) > 0
+        mask = np.zeros(self.size, np.bool_)
+        for x_min, y_min, x_max, y_max in self.boxes(frame).astype(np.int64):
+            mask[max(y_min, 0) : y_max, max(x_min, 0) : x_max] = True
+        return mask
+
+    def boxes(self, frame: int) -> Floats:
+        """Return x_min, y_min, x_max, y_max, pixels, max exclusive, (M, 4): stored ones, else around the regions.
+
+        Regions of a mask are 8-connected, so that objects that touch have one box.
+        """
+        stored, data = self._boxes[frame], self._masks[frame]
+        if stored or data is None:
+            return np.array([[box[side] for side in _SIDES] for box in stored or []], np.float64).reshape(-1, 4)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(images.decode_grey(data), connectivity=8)
+        x, y, width, height = stats[1:, :4].astype(np.float64).T
+        return np.column_stack([x, y, x + width, y + height])
+
+
+def clip_truths(clips: Sequence[Clip]) -> list[ClipTruth] | None:
+    """Return the truth of clips, sorted by name; None if no frame of any has a mask or a box."""
+    truths = [ClipTruth(clip) for clip in sorted(clips, key=lambda clip: clip.name)]
+    return truths if any(truth.located for truth in truths) else None

@@ -1,0 +1,101 @@
+"""The pools of a store of inpainted images, on all cores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from vadpipe.parallel import ordered_map
+from vadpipe.params import PoolMask
+from vadpipe.pictures import pools as pictures
+from vadpipe.prepare.pool_mask.find import Pool, find_pool
+from vadpipe.store import images, open_store
+from vadpipe.store.atomic import replacing
+from vadpipe.store.base import SPLITS
+from vadpipe.store.prepared import INPAINTED, POOLS, Prepared, PreparedClip, write_clip
+
+_SHOWN = 8
+_NAMED = 3
+
+
+def write_pools(params: PoolMask, source: Path, out: Path, workers: int | None = None) -> None:
+    """Write the images of an inpainted store with the region of the pool, and `preview.png`.
+
+    Says of each clip in how many images no pool was found, so that their region is the whole image.
+
+    Raises:
+        UserError: `source` is no inpainted store, or the disk is full.
+    """
+    clips: list[PreparedClip] = open_store(source, INPAINTED).all_clips
+    count = sum(clip.length for clip in clips)
+    fallbacks: list[str] = []
+    samples: list[tuple[PreparedClip, int, Pool]] = []
+    start = time.perf_counter()
+    with replacing(out, folder=True) as folder:
+        for split in SPLITS:
+            (folder / split).mkdir()
+        with tqdm(total=count, unit=" images", desc="pool_mask", disable=None) as bar:
+            for clip in clips:
+                found = []
+                for pool in pools(clip, params, workers):
+                    found.append(pool)
+                    bar.update()
+                lost = [name for name, pool in zip(clip.column("name"), found, strict=True) if pool.confidence == 0]
+                path = folder / clip.split / f"{clip.name}.parquet"
+                write_clip(path, POOLS, clip, _prepared(clip, found), fallbacks=len(lost), **params.model_dump())
+                if lost:
+                    fallbacks.append(_fallback(clip, lost))
+                samples.extend((clip, index, found[index]) for index in _spread(len(found), _SHOWN))
+        seconds = time.perf_counter() - start
+        chosen = [samples[index] for index in _spread(len(samples), _SHOWN)]
+        (folder / "preview.png").write_bytes(images.encode_png(_preview(chosen)))
+    print("".join(f"{line}\n" for line in fallbacks), end="")
+    print(f"pools of {count} images, {count / seconds:.1f} images/s -> {out} (look at {out}/preview.png)")
+
+
+def pools(clip: PreparedClip, params: PoolMask, workers: int | None = None) -> Iterator[Pool]:
+    """Yield the pool of each image of a clip."""
+    # Images, not pixels, are what the cores share; they are looked at in many small steps, so not in threads.
+    cv2.setNumThreads(1)
+    data = chain.from_iterable(clip.encoded())
+    yield from ordered_map(partial(_find, params), data, workers, processes=True)
+
+
+def _find(params: PoolMask, data: bytes) -> Pool:
+    return find_pool(images.decode(data), params)
+
+
+def _prepared(clip: PreparedClip, found: list[Pool]) -> Iterator[Prepared]:
+    data = chain.from_iterable(clip.encoded())
+    columns = zip(clip.column("name"), data, clip.column("filled"), found, strict=True)
+    for name, image, filled, pool in columns:
+        area = None if filled is None else images.decode_grey(filled) > 0
+        yield Prepared(name, image, area, pool.region, pool.confidence)
+
+
+def _fallback(clip: PreparedClip, names: list[str]) -> str:
+    more = ", ..." if len(names) > _NAMED else ""
+    return (
+        f"no pool was found in {len(names)} of {clip.length} images of {clip.split}/{clip.name}, "
+        f"so their region is the whole image: {', '.join(names[:_NAMED])}{more}"
+    )
+
+
+def _spread(length: int, count: int) -> list[int]:
+    return [int(index) for index in np.unique(np.linspace(0, length - 1, count).astype(int))] if length else []
+
+
+def _preview(chosen: list[tuple[PreparedClip, int, Pool]]) -> images.Image:
+    tiles = []
+    for clip, index, pool in chosen:
+        caption = f"{clip.split}/{clip.name} {index}: {pool.technique}, confidence {pool.confidence:.2f}"
+        hulls = pool.hulls
+        tiles.append(pictures.Found(clip.frame(index), pool.region, hulls.get("water"), hulls.get("lanes"), caption))
+    return pictures.pools(tiles)

@@ -1,0 +1,114 @@
+"""Prepared images: clip stores with columns that a preparation added, `data/inpainted/NAME` and `data/pools/NAME`.
+
+Labels stay behind: training images are normal once they are prepared, and test images are judged against the
+clip store, so that a corrected label runs no training again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vadpipe.errors import UserError
+from vadpipe.parallel import ordered_map
+from vadpipe.store import images
+from vadpipe.store.base import ROWS, parts, with_metadata
+from vadpipe.store.clips import SCHEMA, Clip
+
+INPAINTED = "inpainted"
+POOLS = "pools"
+VERSION = 1
+
+Bools = npt.NDArray[np.bool_]
+
+_SCHEMA = pa.schema(
+    [
+        *SCHEMA,
+        pa.field("filled", pa.binary()),
+        pa.field("region", pa.binary()),
+        pa.field("confidence", pa.float32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image on its way into the store.
+
+    Attributes:
+        image: encoded.
+        filled: (H, W), pixels that were made up by inpainting; None = none.
+        region: (H, W), pixels that matter; None = not looked for.
+        confidence: how sure the region is, 0 = the whole image for want of one, to 1.
+    """
+
+    name: str
+    image: bytes
+    filled: Bools | None = None
+    region: Bools | None = None
+    confidence: float | None = None
+
+
+def write_clip(path: Path, kind: str, source: Clip, prepared: Iterable[Prepared], **info: object) -> None:
+    """Write the prepared images of a clip, in their order, with the metadata of the clip that they come from.
+
+    Raises:
+        UserError: a region covers nothing.
+    """
+    schema = with_metadata(_SCHEMA, **{**source.info, "kind": kind, "version": VERSION, **info})
+    label = 0 if source.split == "train" else None
+    count = 0
+    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
+        for group in parts(prepared, ROWS):
+            size = len(group)
+            columns = {
+                "frame": list(range(count, count + size)),
+                "image": [one.image for one in group],
+                "mask": [None] * size,
+                "label": [label] * size,
+                "name": [one.name for one in group],
+                "boxes": [None] * size,
+                "filled": [_encode(one.filled) for one in group],
+                "region": [_encode_region(one) for one in group],
+                "confidence": [one.confidence for one in group],
+            }
+            writer.write_table(pa.table(columns, schema=schema), row_group_size=ROWS)
+            count += size
+
+
+def _encode(mask: Bools | None) -> bytes | None:
+    return None if mask is None else images.encode_png(mask.astype(np.uint8) * np.uint8(255))
+
+
+def _encode_region(image: Prepared) -> bytes | None:
+    if image.region is not None and not image.region.any():
+        raise UserError(f"{image.name}: its region covers nothing; give another image or raise pool_mask.confidence")
+    return _encode(image.region)
+
+
+class PreparedClip(Clip):
+    """The prepared images of a clip."""
+
+    def filled(self) -> Iterator[Bools]:
+        """Yield which pixels are made up, (n, H, W), a row group at a time."""
+        return self._masks("filled", missing=False)
+
+    def regions(self) -> Iterator[Bools]:
+        """Yield which pixels matter, (n, H, W), a row group at a time; all where no region was looked for."""
+        return self._masks("region", missing=True)
+
+    def _masks(self, column: str, missing: bool) -> Iterator[Bools]:
+        shape = self.info["height"], self.info["width"]
+
+        def decode(group: list[bytes | None]) -> Bools:
+            return np.stack(
+                [np.full(shape, missing) if data is None else images.decode_grey(data) > 0 for data in group]
+            )
+
+        return ordered_map(decode, (rows[column].to_pylist() for rows in self.rows([column])))
