@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 from ruamel.yaml import YAML
 
+from vadpipe import starter
 from vadpipe.methods import base
 
 REPO = Path(__file__).resolve().parent.parent
@@ -67,19 +68,12 @@ def workspace(folder: Path, lengths: dict[str, int]) -> None:
     params["generate"] = {}
     params["ingest"] = {"bench": {"reader": "folder", "fps": 10.0, "quality": None}}
     params["flow"] = {"bench": {"algorithm": "dis", "preset": "medium", "scale": 1.0}}
-    params["features"] = {"bench": {**next(iter(params["features"].values())), "dataset": "bench"}}
-    stores = {"clips": "data/clips/bench", "flow": "data/flow/bench", "features": "data/features/bench.parquet"}
-    params["runs"] = {
-        method: {
-            "dataset": "bench",
-            "method": method,
-            "uses": stores[base.get(method).needs],
-            "train": {"seeds": [0], "epochs": 1} if method == "feature_lstm" else {},
-            "score": {},
-            "evaluate": {},
-        }
-        for method in params["methods"]
-    }
+    params["inpaint"] = params["pool_mask"] = {}
+    params["features"] = {"bench": {**next(iter(params["features"].values())), "uses": "data/clips/bench"}}
+    params["runs"] = starter.video("bench", {}, params["methods"])["runs"]
+    for run in params["runs"].values():
+        run["uses"] = starter.uses(base.get(run["method"]).needs, "bench", "bench")
+    params["runs"]["bench_feature_lstm"]["train"] = {"seeds": [0], "epochs": 1}
     with (folder / "params.yaml").open("w") as file:
         YAML().dump(params, file)
 
@@ -143,21 +137,61 @@ def bench_flow() -> str:
     """Flow uses every core."""
     from vadpipe import params
     from vadpipe.prepare.flow import write_flow
+    from vadpipe.store import open_clips
 
     workspace(Path(), {f"{split}/{clip}": 180 for split, clip in (("train", "a"), ("train", "b"), ("test", "c"))})
     stage("ingest", "bench")
     values = params.load().flow["bench"]
 
+    frames = sum(clip.length for clip in open_clips(Path("data/clips/bench")))
+    return on_cores(lambda: write_flow(values, Path("data/clips/bench"), Path("data/flow/bench")), "flow", frames)
+
+
+def on_cores(write: Callable[[], None], name: str, images: int) -> str:
+    """Return how much faster a stage is on two cores than on one."""
     available = sorted(os.sched_getaffinity(0))
 
     def on(cores: int) -> None:
         # Bound to the cores, threads for decoding and writing included.
         os.sched_setaffinity(0, available[:cores])
         with contextlib.redirect_stdout(None):
-            write_flow(values, Path("data/clips/bench"), Path("data/flow/bench"))
+            write()
 
     one, two, ratio = paired(lambda: on(1), lambda: on(2))
-    return f"flow on two cores / on one: {ratio:.2f} (at least 1.8); {540 / two:.0f} against {540 / one:.0f} frames/s"
+    rates = f"{images / two:.0f} against {images / one:.0f} images/s"
+    return f"{name} on two cores / on one: {ratio:.2f} (at least 1.8); {rates}"
+
+
+def pool_workspace() -> None:
+    """Write the photographs of `pool_demo`, as many and as large as in params.yaml, and their clips."""
+    shutil.copy(REPO / "params.yaml", "params.yaml")
+    stage("generate", "pool_demo")
+    stage("ingest", "pool_demo")
+
+
+def bench_inpaint() -> str:
+    """Inpainting uses every core."""
+    from vadpipe import params
+    from vadpipe.prepare.inpaint import write_inpainted
+    from vadpipe.store import open_clips
+
+    pool_workspace()
+    values = params.load().inpaint["pool_demo"]
+    images = sum(clip.length for clip in open_clips(Path("data/clips/pool_demo")))
+    return on_cores(lambda: write_inpainted(values, Path("data/clips/pool_demo"), Path("out")), "inpaint", images)
+
+
+def bench_pool_mask() -> str:
+    """The search for pools uses every core."""
+    from vadpipe import params
+    from vadpipe.prepare.pool_mask import write_pools
+    from vadpipe.store import open_clips
+
+    pool_workspace()
+    stage("inpaint", "pool_demo")
+    values = params.load().pool_mask["pool_demo"]
+    images = sum(clip.length for clip in open_clips(Path("data/clips/pool_demo")))
+    return on_cores(lambda: write_pools(values, Path("data/inpainted/pool_demo"), Path("out")), "pool_mask", images)
 
 
 def peak(command: list[str]) -> float:
@@ -204,6 +238,8 @@ BENCHMARKS = {
     "features": bench_features,
     "ingest": bench_ingest,
     "flow": bench_flow,
+    "inpaint": bench_inpaint,
+    "pool_mask": bench_pool_mask,
     "memory": bench_memory,
     "repro": bench_repro,
 }
