@@ -59,6 +59,11 @@ def test_every_method_trains_scores_and_repeats(tiny: Path, method: str) -> None
     assert covered[table.frames["frame"] > 0].all()
     assert not list(Path("models").rglob("*.pkl")) + list(Path("models").rglob("*.pt"))
     assert not Path(".checkpoints", run).exists()
+    # Every seed begins anew.
+    trained = [[path.read_bytes() for path in sorted(Path("models", run, str(seed)).iterdir())] for seed in seeds]
+    assert len({tuple(files) for files in trained}) == len(seeds)
+    networks = [path.read_bytes() for path in Path("models", run).glob("*/network.safetensors")]
+    assert len(set(networks)) == len(networks)
     models = {path: path.read_bytes() for path in Path("models").rglob("*") if path.is_file()}
     train.main(run)
     assert {path: path.read_bytes() for path in Path("models").rglob("*") if path.is_file()} == models

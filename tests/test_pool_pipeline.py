@@ -20,7 +20,7 @@ from vadpipe.store.scores import read_map, read_pictures, read_training_maps
 def prepared(tiny: Path) -> Path:
     params = tiny_params()
     params["runs"] = {"tiny_conv_ae": params["runs"]["tiny_conv_ae"]}
-    params["methods"]["conv_ae"]["train"]["epochs"] = 30
+    params["methods"]["conv_ae"]["train"] |= {"epochs": 80, "learning_rate": 0.01}
     write_params(params)
     for stage in (ingest, inpaint, pool_mask):
         stage.main("tinypool")

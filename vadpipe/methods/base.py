@@ -37,10 +37,12 @@ class Fit:
     Attributes:
         seed: the seed of this model.
         checkpoints: folder for the state of an interrupted training; gone when training is done.
+        start: folder of a saved model whose training is to go on; None = begin anew.
     """
 
     seed: int
     checkpoints: Path
+    start: Path | None = None
 
 
 class Method(ABC, Generic[ClipT]):

@@ -133,10 +133,12 @@ class ConvAe(Method[PreparedClip]):
     Train = TrainParams
     Score = ScoreParams
     train: TrainParams
-    network: Autoencoder | None = None
+    network: Autoencoder
+    losses: list[float]
+    optimizer_state: dict[str, torch.Tensor]
 
     def fit(self, store: Store[PreparedClip], fit: Fit) -> None:
-        """Train on images of the empty pool, held in memory; a loaded model goes on where it stopped.
+        """Train on images of the empty pool, held in memory; a saved model goes on where it stopped.
 
         Raises:
             UserError: images are too small for the network, no pixel is left to learn from, or the training diverged.
@@ -151,11 +153,12 @@ class ConvAe(Method[PreparedClip]):
             large = training_samples(clips, min(1, 2 * params.scale))
             size = normal[0].region.shape
             shown = [resized(sample, *size) for sample in augmented(large, params.images, fit.seed)]
-        if self.network is None:
+        if fit.start is not None:
+            self.load(fit.start)
+        else:
             with seeded(fit.seed):
                 self.network = Autoencoder(params.kernels, params.channels, params.strides, params.dropout)
-            self.losses: list[float] = []
-            self.optimizer_state: dict[str, torch.Tensor] = {}
+            self.losses, self.optimizer_state = [], {}
         batches = Batches(shown, params, self.network.stride)
         self._place(params.device)
         optimizer = torch.optim.Adam(
@@ -169,12 +172,10 @@ class ConvAe(Method[PreparedClip]):
         self._measure(normal)
 
     def _place(self, device: str) -> None:
-        assert self.network is not None
         self.network.to(choose_device(device)).to(memory_format=torch.channels_last)
 
     def _measure(self, normal: Sequence[Sample]) -> None:
         """Take the error of the training images that heat maps are scaled by, and refuse a collapsed network."""
-        assert self.network is not None
         errors, values = [], []
         for part in parts(normal, _IMAGES):
             images = np.stack([sample.image for sample in part])
@@ -187,7 +188,6 @@ class ConvAe(Method[PreparedClip]):
 
     def _reconstruct(self, images: Images) -> npt.NDArray[np.float32]:
         """Return reconstructions float32 (n, H, W, 3) in 0..1 of uint8 images."""
-        assert self.network is not None
         device = next(self.network.parameters()).device
         with torch.inference_mode():
             output = self.network(torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255)
@@ -195,7 +195,6 @@ class ConvAe(Method[PreparedClip]):
 
     def save(self, folder: Path) -> None:
         """Save the network, and the state of the optimizer, with which a training goes on."""
-        assert self.network is not None
         weights = {name: value.cpu().contiguous() for name, value in self.network.state_dict().items()}
         save_file(weights, folder / "network.safetensors")
         save_file(self.optimizer_state, folder / "optimizer.safetensors")
@@ -215,7 +214,6 @@ class ConvAe(Method[PreparedClip]):
     @property
     def record(self) -> dict[str, Any]:
         """Return the number of parameters and the numbers of the code a number of the input."""
-        assert self.network is not None
         shape = self.network.shape
         return {
             "parameters": sum(value.numel() for value in self.network.parameters()),
