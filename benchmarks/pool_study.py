@@ -190,42 +190,96 @@ def write_table(rows: list[dict[str, Any]]) -> None:
         writer.writerows(sorted(rows, key=lambda row: [str(row[name]).zfill(3) for name in (*Job._fields, "epochs")]))
 
 
+Row = dict[str, str]
+
+
 def write_page() -> None:
-    """Write what the table holds as a page: a row a training, pixel AP and AUPRO by epochs, means over seeds."""
+    """Write what the table holds as a page."""
     with TABLE.open(newline="") as file:
         rows = list(csv.DictReader(file))
     lines = [
         "# Study of the autoencoder",
         "",
-        "Written by `python benchmarks/pool_study.py DATASET ...`; every column is in `pool_study.csv`. A cell is",
-        "pixel average precision, mean (and lowest and highest, where there are three seeds), and AUPRO. What it says:",
+        "Written by `python benchmarks/pool_study.py DATASET ...`; every column is in `pool_study.csv`. What it says:",
         "docs/results.md.",
     ]
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
-        epochs = sorted({int(row["epochs"]) for row in rows if row["dataset"] == dataset})
-        lines += ["", f"## {dataset}", ""]
-        lines.append(f"| kernels | images | target | augmented | {' | '.join(f'{count} epochs' for count in epochs)} |")
-        lines.append("| --- " * (4 + len(epochs)) + "|")
-        cells: dict[tuple[str, ...], dict[int, list[dict[str, str]]]] = {}
-        for row in rows:
-            if row["dataset"] == dataset:
-                key = tuple(row[name] for name in ("kernels", "images", "target", "augmented"))
-                cells.setdefault(key, {}).setdefault(int(row["epochs"]), []).append(row)
-        for (kernels, images, target, augmented), by_epochs in cells.items():
-            texts = [_cell(by_epochs.get(count, [])) for count in epochs]
-            yes = "yes" if augmented == "True" else "no"
-            lines.append(f"| {kernels} | {images} | {target} | {yes} | {' | '.join(texts)} |")
+        of = [row for row in rows if row["dataset"] == dataset]
+        lines += ["", f"## {dataset}", "", *_factors(of), "", *_long_trainings(of), "", *_trainings(of)]
     write_text(PAGE, "\n".join(lines) + "\n")
 
 
-def _cell(rows: list[dict[str, str]]) -> str:
+def _factors(rows: list[Row]) -> list[str]:
+    """Return a table of each factor's means over all others, of the part of the study that has every combination."""
+    whole = [row for row in rows if row["seed"] == "0" and int(row["epochs"]) in EPOCHS and row["collapsed"] == "False"]
+    lines = [
+        f"Means over all other factors, seed 0, {', '.join(map(str, EPOCHS))} epochs:",
+        "",
+        "| factor | value | trainings | pixel AP | AUPRO | image AUROC |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for factor in ("augmented", "images", "target", "kernels", "epochs"):
+        for value in sorted({row[factor] for row in whole}):
+            held = [row for row in whole if row[factor] == value]
+            means = (f"{_mean(held, name):.4f}" for name in ("pixel_average_precision", "pixel_aupro", "image_auroc"))
+            lines.append(f"| {factor} | {value} | {len(held)} | {' | '.join(means)} |")
+    best = max(whole, key=lambda row: float(row["iou30_average_precision"]))
+    return [*lines, "", f"Best box AP at IoU 0.3 of all of them: {best['iou30_average_precision']}."]
+
+
+def _long_trainings(rows: list[Row]) -> list[str]:
+    """Return a table of what the trainings that the report's claims hang on reproduce, by epochs."""
+    parts = [name for name in rows[0] if name.startswith("error_") and rows[0][name]]
+    titles = " | ".join(part.removeprefix("error_") for part in parts)
+    lines = [
+        "Inpainted, plain, augmented; the mean squared error of parts of the test images (the range of a pixel is 1):",
+        "",
+        f"| kernels | epochs | seeds | pixel AP | AUPRO | {titles} |",
+        "| --- " * (5 + len(parts)) + "|",
+    ]
+    for kernels, epochs in product(KERNELS, LONG):
+        chosen = {"kernels": kernels, "epochs": str(epochs), "images": "inpainted", "target": "plain"}
+        chosen |= {"augmented": "True", "collapsed": "False"}
+        held = [row for row in rows if all(row[name] == value for name, value in chosen.items())]
+        if held:
+            figures = [f"{_mean(held, f'pixel_{name}'):.4f}" for name in ("average_precision", "aupro")]
+            figures += [f"{_mean(held, part):.5f}" for part in parts]
+            lines.append(f"| {kernels} | {epochs} | {len(held)} | {' | '.join(figures)} |")
+    return lines
+
+
+def _trainings(rows: list[Row]) -> list[str]:
+    """Return a table with a row a training: pixel AP and AUPRO by epochs, means over seeds."""
+    epochs = sorted({int(row["epochs"]) for row in rows})
+    lines = [
+        "Every training: pixel AP (lowest to highest, where there are three seeds), AUPRO:",
+        "",
+        f"| kernels | images | target | augmented | {' | '.join(f'{count} epochs' for count in epochs)} |",
+        "| --- " * (4 + len(epochs)) + "|",
+    ]
+    cells: dict[tuple[str, ...], dict[int, list[Row]]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("kernels", "images", "target", "augmented"))
+        cells.setdefault(key, {}).setdefault(int(row["epochs"]), []).append(row)
+    for (kernels, images, target, augmented), by_epochs in cells.items():
+        texts = [_cell(by_epochs.get(count, [])) for count in epochs]
+        yes = "yes" if augmented == "True" else "no"
+        lines.append(f"| {kernels} | {images} | {target} | {yes} | {' | '.join(texts)} |")
+    return lines
+
+
+def _cell(rows: list[Row]) -> str:
     if not rows:
         return ""
     if any(row["collapsed"] == "True" for row in rows):
         return "collapsed"
     precisions = [float(row["pixel_average_precision"]) for row in rows]
     spread = f" ({min(precisions):.3f} to {max(precisions):.3f})" if len(rows) > 1 else ""
-    return f"{np.mean(precisions):.3f}{spread}, {np.mean([float(row['pixel_aupro']) for row in rows]):.3f}"
+    return f"{np.mean(precisions):.3f}{spread}, {_mean(rows, 'pixel_aupro'):.3f}"
+
+
+def _mean(rows: list[Row], column: str) -> float:
+    return float(np.mean([float(row[column]) for row in rows]))
 
 
 def main() -> None:

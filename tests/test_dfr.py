@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from vadpipe.errors import UserError
-from vadpipe.methods.base import Fit
-from vadpipe.methods.dfr import Dfr, ScoreParams, TrainParams, code_width
+from vadpipe.methods.base import DeviceParams, Fit
+from vadpipe.methods.dfr import Dfr, TrainParams, code_width
 from vadpipe.store import open_store
 from vadpipe.store.features import FeatureWriter
 
@@ -44,7 +44,7 @@ def table(path: Path, region: np.ndarray | None = None) -> Path:
 
 def test_it_finds_the_cell_that_leaves_what_it_learned(tmp_path: Path) -> None:
     store = open_store(table(tmp_path / "f.parquet"), "features")
-    method = Dfr(params(), ScoreParams(device="cpu"))
+    method = Dfr(params(), DeviceParams(device="cpu"))
     method.fit(store, Fit(0, tmp_path / "state"))
     assert method.record["code"] == 3
     (scores,) = method.score(store.clips("test")[0])
@@ -55,7 +55,7 @@ def test_it_finds_the_cell_that_leaves_what_it_learned(tmp_path: Path) -> None:
     assert scores.components["error"].argmax() == 1
     (tmp_path / "model").mkdir()
     method.save(tmp_path / "model")
-    again = Dfr(params(), ScoreParams(device="cpu"))
+    again = Dfr(params(), DeviceParams(device="cpu"))
     again.load(tmp_path / "model")
     assert next(again.score(store.clips("test")[0])).maps["error"] == pytest.approx(scores.maps["error"])
 
@@ -64,7 +64,7 @@ def test_cells_outside_the_region_are_neither_learned_nor_scored(tmp_path: Path)
     region = np.ones(20)
     region[[3, 7]] = 0.0, 0.4
     store = open_store(table(tmp_path / "f.parquet", region), "features")
-    method = Dfr(params(epochs=2), ScoreParams(device="cpu"))
+    method = Dfr(params(epochs=2), DeviceParams(device="cpu"))
     method.fit(store, Fit(0, tmp_path / "state"))
     (scores,) = method.score(store.clips("test")[0])
     assert (np.isnan(scores.maps["error"].reshape(3, 20)) == (region <= 0.5)).all()

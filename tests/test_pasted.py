@@ -10,8 +10,8 @@ import pytest
 
 from tests.conftest import REPO, pool_image
 from tests.test_conv_ae import make_store
-from vadpipe.methods.base import Fit
-from vadpipe.methods.pasted import PastedFinder, ScoreParams, TrainParams
+from vadpipe.methods.base import DeviceParams, Fit
+from vadpipe.methods.pasted import PastedFinder, TrainParams
 from vadpipe.params import load
 from vadpipe.training.augment import Sample
 from vadpipe.training.pasting import pasted
@@ -64,7 +64,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[PastedFinder, Any,
     store = make_store(folder)
     small = {"scale": 1.0, "clips": ["*"], "size": [0.1, 0.3], "images": 64, "epochs": 12}
     params = TrainParams(**{**load(REPO / "params.yaml").methods["pasted"].train, **small})
-    method = PastedFinder(params, ScoreParams(device="cpu"))
+    method = PastedFinder(params, DeviceParams(device="cpu"))
     method.fit(store, Fit(0, folder / "state"))
     return method, store, folder
 

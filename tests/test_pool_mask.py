@@ -143,6 +143,13 @@ def test_water_without_colour_is_found_by_its_ropes() -> None:
     assert overlap(found, FLAT) > 0.85
 
 
+@pytest.mark.parametrize("tint", [(123, 162, 165), (100, 130, 140)])
+@pytest.mark.parametrize("corners", [OBLIQUE, CUT_OFF], ids=["oblique", "cut off"])
+def test_a_grey_deck_beside_dull_water_stays_outside(tint: tuple[int, int, int], corners: np.ndarray) -> None:
+    image = pool(tint, corners, (150, 148, 146), ropes=6)
+    assert overlap(find_pool(image, DEFAULT), corners) > 0.93
+
+
 def test_below_the_confidence_the_whole_image_is_taken() -> None:
     image = pool(TINTS["turquoise"], OBLIQUE)
     sure = find_pool(image, DEFAULT)

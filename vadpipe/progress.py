@@ -1,4 +1,4 @@
-"""Progress of work that comes in chunks."""
+"""Progress of work that comes one by one or in chunks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+ItemT = TypeVar("ItemT")
 ChunkT = TypeVar("ChunkT", bound=Sized)
+
+
+def counted(items: Iterable[ItemT], bar: tqdm[Any]) -> Iterator[ItemT]:
+    """Yield the items and move the bar by one for each, once it is dealt with."""
+    for item in items:
+        yield item
+        bar.update()
 
 
 def advancing(chunks: Iterable[ChunkT], bar: tqdm[Any]) -> Iterator[ChunkT]:

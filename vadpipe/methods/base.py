@@ -12,22 +12,52 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 import vadpipe
 import vadpipe.methods
 from vadpipe.errors import UserError, did_you_mean
-from vadpipe.params import Params, Run, Section, parse
+from vadpipe.params import Device, Params, Precision, Run, Section, Seeds, parse
 from vadpipe.store import SERVED_BY, AnyClip, Store
 from vadpipe.store.scores import Scores
 
-__all__ = ["Fit", "Method", "Scores", "Section", "check", "get", "names", "seeds", "training_clips"]
+__all__ = [
+    "DeviceParams",
+    "Fit",
+    "Method",
+    "NetworkParams",
+    "Scores",
+    "Section",
+    "check",
+    "get",
+    "names",
+    "seeds",
+    "training_clips",
+]
 
 ClipT = TypeVar("ClipT", bound=AnyClip)
 
 
 class NoParams(Section):
     """The parameters of a method that has none."""
+
+
+class NetworkParams(Section):
+    """The training parameters of every method that trains a network."""
+
+    seeds: Seeds
+    epochs: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    device: Device
+    precision: Precision
+
+
+class DeviceParams(Section):
+    """The scoring parameters of a network that leaves nothing else open."""
+
+    device: Device
 
 
 @dataclass(frozen=True)

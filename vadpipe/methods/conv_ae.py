@@ -11,7 +11,6 @@ that the code sees 65 (171) pixels of it, as much as a swimmer near the camera c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,10 @@ from torch import nn
 from torch.nn import functional
 
 from vadpipe.errors import UserError
-from vadpipe.methods.base import Fit, Method, Section, training_clips
+from vadpipe.methods.base import DeviceParams, Fit, Method, NetworkParams, training_clips
 from vadpipe.nn.cells import hottest
-from vadpipe.params import Device, Precision, Seeds
+from vadpipe.nn.saved import known_of, load_weights, parameters, save_network
 from vadpipe.store import PreparedClip, Store
-from vadpipe.store.atomic import write_json
 from vadpipe.store.base import parts
 from vadpipe.store.scores import Scores
 from vadpipe.training.augment import Sample, augmented
@@ -48,10 +46,9 @@ _NOTHING = 0.02
 _IMAGES = 8  # at once, when scoring
 
 
-class TrainParams(Section):
+class TrainParams(NetworkParams):
     """Parameters of training."""
 
-    seeds: Seeds
     clips: list[str] = Field(min_length=1)
     scale: float = Field(gt=0, le=1)
     kernels: list[int] = Field(min_length=1)
@@ -61,13 +58,7 @@ class TrainParams(Section):
     noise: float = Field(gt=0, le=1)
     filled: float = Field(ge=0, le=1)
     images: int | None = Field(ge=1)
-    epochs: int = Field(ge=1)
-    batch: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
     dropout: float = Field(ge=0, lt=1)
-    device: Device
-    precision: Precision
 
     @model_validator(mode="after")
     def _one_of_each_a_layer(self) -> TrainParams:
@@ -82,13 +73,12 @@ class TrainParams(Section):
         return self
 
 
-class ScoreParams(Section):
+class ScoreParams(DeviceParams):
     """Parameters of scoring."""
 
     exponent: float = Field(gt=0)
     squeeze: float = Field(gt=0, le=1)
     highlights: float | None = Field(gt=0)
-    device: Device
 
 
 class CollapsedError(UserError):
@@ -195,19 +185,15 @@ class ConvAe(Method[PreparedClip]):
 
     def save(self, folder: Path) -> None:
         """Save the network, and the state of the optimizer, with which a training goes on."""
-        weights = {name: value.cpu().contiguous() for name, value in self.network.state_dict().items()}
-        save_file(weights, folder / "network.safetensors")
+        known = {**self.network.shape, **self.record, "scale": self.scale, "losses": self.losses}
+        save_network(folder, self.network, **known)
         save_file(self.optimizer_state, folder / "optimizer.safetensors")
-        write_json(
-            folder / "network.json", {**self.network.shape, **self.record, "scale": self.scale, "losses": self.losses}
-        )
 
     def load(self, folder: Path) -> None:
         """Load what `save` wrote."""
-        known = json.loads((folder / "network.json").read_text())
+        known = known_of(folder)
         self.network = Autoencoder(*(known[key] for key in ("kernels", "channels", "strides", "dropout")))
-        self.network.load_state_dict(load_file(folder / "network.safetensors"))
-        self.network.eval()
+        load_weights(folder, self.network)
         self.optimizer_state = load_file(folder / "optimizer.safetensors")
         self.scale, self.losses = known["scale"], known["losses"]
 
@@ -216,7 +202,7 @@ class ConvAe(Method[PreparedClip]):
         """Return the number of parameters and the numbers of the code a number of the input."""
         shape = self.network.shape
         return {
-            "parameters": sum(value.numel() for value in self.network.parameters()),
+            "parameters": parameters(self.network),
             "code_share": shape["channels"][-1] / (3 * self.network.stride**2),  # type: ignore[index]
         }
 

@@ -12,7 +12,6 @@ all training cells, not of ten images.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -22,15 +21,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vadpipe.errors import UserError
-from vadpipe.methods.base import Fit, Method, Section, training_clips
+from vadpipe.methods.base import DeviceParams, Fit, Method, NetworkParams, training_clips
 from vadpipe.nn.cells import hottest
-from vadpipe.params import Device, Precision, Seeds
+from vadpipe.nn.saved import known_of, load_weights, parameters, save_network
 from vadpipe.store import FeatureClip, Store
-from vadpipe.store.atomic import write_json
 from vadpipe.store.scores import Scores
 from vadpipe.training.device import choose_device
 from vadpipe.training.loop import Plan, seeded, train
@@ -42,24 +39,12 @@ _INSIDE = 0.5
 _FLOOR = 0.1
 
 
-class TrainParams(Section):
+class TrainParams(NetworkParams):
     """Parameters of training."""
 
-    seeds: Seeds
     clips: list[str] = Field(min_length=1)
     variance: float = Field(gt=0, le=1)
-    epochs: int = Field(ge=1)
     batch: int = Field(ge=2)
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
-    device: Device
-    precision: Precision
-
-
-class ScoreParams(Section):
-    """Parameters of scoring."""
-
-    device: Device
 
 
 class CellAutoencoder(nn.Module):
@@ -102,7 +87,7 @@ class Dfr(Method[FeatureClip]):
     temporal = False
     cells = True
     Train = TrainParams
-    Score = ScoreParams
+    Score = DeviceParams
     train: TrainParams
 
     def fit(self, store: Store[FeatureClip], fit: Fit) -> None:
@@ -137,27 +122,24 @@ class Dfr(Method[FeatureClip]):
 
     def save(self, folder: Path) -> None:
         """Save the network, its shape and the mean loss of each epoch."""
-        save_file(
-            {name: value.cpu() for name, value in self.network.state_dict().items()}, folder / "network.safetensors"
-        )
-        write_json(folder / "network.json", {"shape": self.shape, **self.record, "losses": self.losses})
+        save_network(folder, self.network, shape=self.shape, **self.record, losses=self.losses)
 
     def load(self, folder: Path) -> None:
         """Load the network."""
-        known = json.loads((folder / "network.json").read_text())
+        known = known_of(folder)
         self.shape, self.losses = known["shape"], known["losses"]
         self.network = CellAutoencoder(**self.shape)
-        self.network.load_state_dict(load_file(folder / "network.safetensors"))
+        load_weights(folder, self.network)
 
     @property
     def record(self) -> dict[str, Any]:
         """Return the number of parameters and the width of the code."""
-        return {"parameters": sum(value.numel() for value in self.network.parameters()), "code": self.shape["code"]}
+        return {"parameters": parameters(self.network), "code": self.shape["code"]}
 
     def score(self, clip: FeatureClip) -> Iterator[Scores]:
         """Yield the component `error`, the mean of the worst hundredth of the cells, and the map, NaN outside."""
         device = choose_device(self.score_params.device)
-        self.network.to(device).eval()
+        self.network.to(device)
         for chunk, region in zip(clip.chunks(), clip.regions(), strict=True):
             cells = torch.tensor(clip.cells(chunk), device=device)
             with torch.inference_mode():

@@ -11,7 +11,6 @@ what happens in a small part of it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -19,14 +18,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vadpipe.errors import UserError
-from vadpipe.methods.base import Fit, Method, Section, training_clips
-from vadpipe.params import Device, Precision, Seeds
+from vadpipe.methods.base import DeviceParams, Fit, Method, NetworkParams, training_clips
+from vadpipe.nn.saved import known_of, load_weights, save_network
 from vadpipe.store import FeatureClip, Store
-from vadpipe.store.atomic import write_json
 from vadpipe.store.scores import Scores
 from vadpipe.training.device import choose_device
 from vadpipe.training.loop import Plan, seeded, train
@@ -38,28 +35,20 @@ State = tuple[torch.Tensor, torch.Tensor]
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-class TrainParams(Section):
+class TrainParams(NetworkParams):
     """Parameters of training."""
 
-    seeds: Seeds
     predict: Literal["vector", "change"]
     hidden: int = Field(ge=1)
     layers: int = Field(ge=1)
     window: int = Field(ge=1)
-    epochs: int = Field(ge=1)
-    batch: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
     loss: Distance
-    device: Device
-    precision: Precision
 
 
-class ScoreParams(Section):
+class ScoreParams(DeviceParams):
     """Parameters of scoring."""
 
     distance: Distance
-    device: Device
 
 
 class Predictor(nn.Module):
@@ -146,16 +135,14 @@ class FeatureLstm(Method[FeatureClip]):
 
     def save(self, folder: Path) -> None:
         """Save the network, its shape and the mean loss of each epoch."""
-        weights = {name: value.cpu() for name, value in self.network.state_dict().items()}
-        save_file(weights, folder / "network.safetensors")
-        write_json(folder / "network.json", {**self.network.shape, "losses": self.losses})
+        save_network(folder, self.network, **self.network.shape, losses=self.losses)
 
     def load(self, folder: Path) -> None:
         """Load the network."""
-        shape = json.loads((folder / "network.json").read_text())
+        shape = known_of(folder)
         self.losses = shape.pop("losses")
         self.network = Predictor(**shape)
-        self.network.load_state_dict(load_file(folder / "network.safetensors"))
+        load_weights(folder, self.network)
 
     def score(self, clip: FeatureClip) -> Iterator[Scores]:
         """Yield one component, `distance`: L2 in standard deviations, or 1 - cosine; NaN for the first frame.
@@ -164,7 +151,7 @@ class FeatureLstm(Method[FeatureClip]):
         The LSTM's state is carried through the clip, so that memory does not grow with its length.
         """
         device = choose_device(self.score_params.device)
-        self.network.to(device).eval()
+        self.network.to(device)
         rows, columns = clip.grid
         state: State | None = None
         prediction = torch.full((rows * columns, 1, self.network.shape["dim"]), torch.nan, device=device)

@@ -8,7 +8,6 @@ Nothing abnormal is ever shown to it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -17,16 +16,14 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from vadpipe.methods.base import Fit, Method, Section, training_clips
+from vadpipe.methods.base import DeviceParams, Fit, Method, NetworkParams, training_clips
 from vadpipe.nn.cells import hottest
+from vadpipe.nn.saved import known_of, load_weights, parameters, save_network
 from vadpipe.parallel import ordered_map
-from vadpipe.params import Device, Precision, Seeds
 from vadpipe.store import PreparedClip, Store
-from vadpipe.store.atomic import write_json
 from vadpipe.store.base import parts
 from vadpipe.store.scores import Scores
 from vadpipe.training.augment import Sample, varied
@@ -43,26 +40,14 @@ _IMAGES = 8  # at once, when scoring
 _FOREIGN = 3.0  # weight of a foreign pixel, which is rare
 
 
-class TrainParams(Section):
+class TrainParams(NetworkParams):
     """Parameters of training."""
 
-    seeds: Seeds
     clips: list[str] = Field(min_length=1)
     scale: float = Field(gt=0, le=1)
     size: list[Annotated[float, Field(gt=0, le=1)]] = Field(min_length=2, max_length=2)
     images: int = Field(ge=1)
-    epochs: int = Field(ge=1)
     batch: int = Field(ge=2)
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
-    device: Device
-    precision: Precision
-
-
-class ScoreParams(Section):
-    """Parameters of scoring."""
-
-    device: Device
 
 
 class Finder(nn.Module):
@@ -105,7 +90,7 @@ class PastedFinder(Method[PreparedClip]):
     needs = "pools"
     temporal = False
     Train = TrainParams
-    Score = ScoreParams
+    Score = DeviceParams
     train: TrainParams
 
     def fit(self, store: Store[PreparedClip], fit: Fit) -> None:
@@ -132,20 +117,18 @@ class PastedFinder(Method[PreparedClip]):
 
     def save(self, folder: Path) -> None:
         """Save the network and the mean loss of each epoch."""
-        weights = {name: value.cpu().contiguous() for name, value in self.network.state_dict().items()}
-        save_file(weights, folder / "network.safetensors")
-        write_json(folder / "network.json", {**self.record, "losses": self.losses})
+        save_network(folder, self.network, **self.record, losses=self.losses)
 
     def load(self, folder: Path) -> None:
         """Load the network."""
-        self.losses = json.loads((folder / "network.json").read_text())["losses"]
+        self.losses = known_of(folder)["losses"]
         self.network = Finder()
-        self.network.load_state_dict(load_file(folder / "network.safetensors"))
+        load_weights(folder, self.network)
 
     @property
     def record(self) -> dict[str, Any]:
         """Return the number of parameters."""
-        return {"parameters": sum(value.numel() for value in self.network.parameters())}
+        return {"parameters": parameters(self.network)}
 
     def score(self, clip: PreparedClip) -> Iterator[Scores]:
         """Yield the component `foreign`, the mean of the highest hundredth of the map, and the map, logits.
@@ -153,7 +136,7 @@ class PastedFinder(Method[PreparedClip]):
         The map is NaN outside the region and where the image is made up.
         """
         device = choose_device(self.score_params.device)
-        self.network.to(device).to(memory_format=torch.channels_last).eval()
+        self.network.to(device).to(memory_format=torch.channels_last)
         for part in parts(samples(clip, self.train.scale), _IMAGES):
             images = planes(np.stack([sample.image for sample in part]).astype(np.float32) / np.float32(255))
             with torch.inference_mode():

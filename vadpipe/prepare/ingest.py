@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -12,9 +10,10 @@ from vadpipe.datasets import base
 from vadpipe.datasets.base import RawDataset
 from vadpipe.errors import UserError
 from vadpipe.params import Ingest
+from vadpipe.progress import counted
 from vadpipe.store.atomic import replacing
 from vadpipe.store.base import SPLITS
-from vadpipe.store.clips import Frame, write_clip
+from vadpipe.store.clips import write_clip
 
 
 def ingest(name: str, params: Ingest, source: Path, out: Path) -> None:
@@ -46,11 +45,5 @@ def write_clips(name: str, params: Ingest, dataset: RawDataset, folder: Path) ->
     with tqdm(unit=" frames", desc=f"ingest {name}", disable=None) as bar:
         for clip in dataset.clips:
             path = folder / clip.split / f"{clip.name}.parquet"
-            total += write_clip(path, _counted(clip.frames(), bar), params.quality, **info)
+            total += write_clip(path, counted(clip.frames(), bar), params.quality, **info)
     return total
-
-
-def _counted(frames: Iterator[Frame], bar: tqdm[Any]) -> Iterator[Frame]:
-    for frame in frames:
-        yield frame
-        bar.update()

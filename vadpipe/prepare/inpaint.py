@@ -21,6 +21,7 @@ from vadpipe.errors import UserError
 from vadpipe.parallel import ordered_map
 from vadpipe.params import Inpaint
 from vadpipe.pictures.pools import before_and_after
+from vadpipe.progress import counted
 from vadpipe.store import images, open_clips
 from vadpipe.store.atomic import replacing
 from vadpipe.store.base import SPLITS
@@ -85,7 +86,7 @@ def write_inpainted(params: Inpaint, source: Path, out: Path, workers: int | Non
             done = inpainted(_tasks(clips, boxes), params, workers)
             for clip, prepared in groupby(done, key=itemgetter(0)):
                 path = folder / clip.split / f"{clip.name}.parquet"
-                shown = _counting(map(itemgetter(1), prepared), bar)
+                shown = counted(map(itemgetter(1), prepared), bar)
                 write_clip(path, INPAINTED, clip, shown, **params.model_dump())
         seconds = time.perf_counter() - start
         (folder / "preview.png").write_bytes(images.encode_png(_preview(clips, boxes, folder, params)))
@@ -178,12 +179,6 @@ def _tasks(clips: list[Clip], boxes: dict[Path, list[list[Rect]]]) -> Iterator[T
         data = chain.from_iterable(clip.encoded())
         for name, found, image in zip(clip.column("name"), boxes[clip.path], data, strict=True):
             yield clip, name, found, image
-
-
-def _counting(prepared: Iterator[Prepared], bar: tqdm) -> Iterator[Prepared]:  # type: ignore[type-arg]
-    for one in prepared:
-        yield one
-        bar.update()
 
 
 def _preview(clips: list[Clip], boxes: dict[Path, list[list[Rect]]], folder: Path, params: Inpaint) -> images.Image:

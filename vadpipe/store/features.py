@@ -110,9 +110,10 @@ class FeatureClip:
         """Yield what share of each cell matters, float32 (n, rows x columns), beside `chunks`; 1 where not told."""
         file = open_parquet(self.path)
         for group in self.groups:
-            rows = file.read_row_group(group, ["region"])["region"].to_pylist()
-            cells = self.grid[0] * self.grid[1]
-            yield np.array([np.ones(cells) if row is None else row for row in rows], np.float32)
+            column = file.read_row_group(group, ["region"])["region"].combine_chunks()
+            shape = len(column), self.grid[0] * self.grid[1]
+            # A clip has regions or has none.
+            yield np.ones(shape, np.float32) if column.null_count else column.flatten().to_numpy().reshape(shape)
 
     def vectors(self) -> Vectors:
         """Return all vectors, float32 (T, D)."""

@@ -19,9 +19,14 @@ from vadpipe.store.prepared import Bools
 Floats = npt.NDArray[np.float32]
 
 # Shares of the longest side: the shortest segment, and how far beside it the water is looked at, which is
-# beyond the rope. Colours are alike within this distance in 8-bit CIELAB; lines meet within this angle.
+# beyond the rope. The sides of a rope are alike, and those of two ropes, within these distances in 8-bit CIELAB;
+# lines meet within this angle.
 _SHORTEST, _BESIDE = 0.06, 0.012
-_ALIKE, _SURFACE = 15.0, 25.0
+_ALIKE, _ROPES_ALIKE = 15.0, 25.0
+# What looks like the surface lies within this many deviations of the colours beside the ropes, so that dull water is
+# told from a grey deck where bright water may vary: 99 % of a normal distribution of three dimensions. The
+# deviations are robust (glitter and shadows are beside the ropes too), and at least that of the camera's noise.
+_SURFACE, _NOISE = 3.37, 2.0
 # Of L, a and b: over a pool the light changes more than the colour.
 _WEIGHTS = np.array([0.5, 1, 1], np.float32)
 _ANGLE = np.radians(2.0)
@@ -43,7 +48,7 @@ def lanes(image: Image) -> tuple[Bools, float]:
     segments = _segments(image)
     if len(segments) < _SEGMENTS:
         return nothing
-    segments, surface = _ropes(segments, lab)
+    segments, beside = _ropes(segments, lab)
     if len(segments) < _SEGMENTS:
         return nothing
     length = np.hypot(*(segments[:, 2:] - segments[:, :2]).T)
@@ -51,7 +56,9 @@ def lanes(image: Image) -> tuple[Bools, float]:
     if np.count_nonzero(meeting) < _SEGMENTS:
         return nothing
     hull: Outline = cv2.convexHull(segments[meeting].reshape(-1, 2))[:, 0]  # type: ignore[assignment]
-    alike = cleaned(np.linalg.norm(lab - surface, axis=2) < _SURFACE)
+    surface = np.median(beside, axis=0)
+    deviation = np.maximum(1.4826 * np.median(np.abs(beside - surface), axis=0), _NOISE)
+    alike = cleaned(np.linalg.norm((lab - surface) / deviation, axis=2) < _SURFACE)
     # Water beyond the outermost ropes looks like that between them; a beam that meets the ropes far away does not.
     region = best_region(alike)
     between = filled(hull, *image.shape[:2])
@@ -71,29 +78,30 @@ def _segments(image: Image) -> Floats:
 
 
 def _ropes(segments: Floats, lab: Floats) -> tuple[Floats, Floats]:
-    """Return the segments that have the same colour on both sides, and beside each other; and that colour."""
-    beside = _BESIDE * max(lab.shape[:2])
+    """Return the segments that have the same colour on both sides and beside each other, and colours there, (n, 3)."""
+    distance = _BESIDE * max(lab.shape[:2])
     along = segments[:, 2:] - segments[:, :2]
     normal = np.stack([-along[:, 1], along[:, 0]], 1) / np.hypot(*along.T)[:, None]
     points = segments[:, None, :2] + along[:, None] * _STEPS[None, :, None]
-    sides = [_median(lab, points + sign * beside * normal[:, None]) for sign in (-1, 1)]
-    alike = np.linalg.norm(sides[0] - sides[1], axis=1) < _ALIKE
-    segments, colours = segments[alike], (sides[0][alike] + sides[1][alike]) / 2
+    beside = np.stack([_at(lab, points + sign * distance * normal[:, None]) for sign in (-1, 1)], 1)
+    sides = np.median(beside, axis=2)
+    alike = np.linalg.norm(sides[:, 0] - sides[:, 1], axis=1) < _ALIKE
+    segments, beside, colours = segments[alike], beside[alike], sides[alike].mean(axis=1)
     if len(segments) == 0:
-        return segments, colours
+        return segments, beside.reshape(-1, 3)
     length = np.hypot(*(segments[:, 2:] - segments[:, :2]).T)
-    near = np.linalg.norm(colours[:, None] - colours[None], axis=2) < _SURFACE
+    near = np.linalg.norm(colours[:, None] - colours[None], axis=2) < _ROPES_ALIKE
     most = near[(near * length).sum(axis=1).argmax()]
     order = np.flatnonzero(most)[:_LONGEST]
-    return segments[order], np.median(colours[order], axis=0).astype(np.float32)
+    return segments[order], beside[order].reshape(-1, 3)
 
 
-def _median(lab: Floats, points: Floats) -> Floats:
-    """Return the median colour of points, (n, k, 2) to (n, 3); points outside the image are moved to its border."""
+def _at(lab: Floats, points: Floats) -> Floats:
+    """Return the colours of points (..., 2), (..., 3); points outside the image are moved to its border."""
     limits = np.array([lab.shape[1] - 1, lab.shape[0] - 1])
     x, y = np.moveaxis(points.round().astype(np.int32).clip(0, limits), -1, 0)
-    median: Floats = np.median(lab[y, x], axis=1)
-    return median
+    colours: Floats = lab[y, x]
+    return colours
 
 
 def _meeting(segments: Floats, length: Floats) -> Bools:

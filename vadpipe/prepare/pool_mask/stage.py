@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import cv2
@@ -16,6 +16,7 @@ from vadpipe.parallel import ordered_map
 from vadpipe.params import PoolMask
 from vadpipe.pictures import pools as pictures
 from vadpipe.prepare.pool_mask.find import Pool, find_pool
+from vadpipe.progress import counted
 from vadpipe.store import images, open_store
 from vadpipe.store.atomic import replacing
 from vadpipe.store.base import SPLITS
@@ -42,11 +43,9 @@ def write_pools(params: PoolMask, source: Path, out: Path, workers: int | None =
         for split in SPLITS:
             (folder / split).mkdir()
         with tqdm(total=count, unit=" images", desc="pool_mask", disable=None) as bar:
+            done = counted(pools(clips, params, workers), bar)
             for clip in clips:
-                found = []
-                for pool in pools(clip, params, workers):
-                    found.append(pool)
-                    bar.update()
+                found = list(islice(done, clip.length))
                 lost = [name for name, pool in zip(clip.column("name"), found, strict=True) if pool.confidence == 0]
                 path = folder / clip.split / f"{clip.name}.parquet"
                 write_clip(path, POOLS, clip, _prepared(clip, found), fallbacks=len(lost), **params.model_dump())
@@ -60,11 +59,11 @@ def write_pools(params: PoolMask, source: Path, out: Path, workers: int | None =
     print(f"pools of {count} images, {count / seconds:.1f} images/s -> {out} (look at {out}/preview.png)")
 
 
-def pools(clip: PreparedClip, params: PoolMask, workers: int | None = None) -> Iterator[Pool]:
-    """Yield the pool of each image of a clip."""
+def pools(clips: Iterable[PreparedClip], params: PoolMask, workers: int | None = None) -> Iterator[Pool]:
+    """Yield the pool of each image of clips."""
     # Images, not pixels, are what the cores share; they are looked at in many small steps, so not in threads.
     cv2.setNumThreads(1)
-    data = chain.from_iterable(clip.encoded())
+    data = chain.from_iterable(group for clip in clips for group in clip.encoded())
     yield from ordered_map(partial(_find, params), data, workers, processes=True)
 
 
