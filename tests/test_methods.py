@@ -72,6 +72,14 @@ def test_every_method_trains_scores_and_repeats(tiny: Path, method: str) -> None
     assert again.frames.equals(table.frames)
 
 
+@pytest.mark.parametrize("name", ["conv_ae", "knn"])
+def test_the_code_of_a_training_is_source_alone(name: str) -> None:
+    """Compiled files change without a change of the source, and an interrupted training would begin anew."""
+    found = base.source_files(name)
+    assert {path.suffix for path in found} == {".py"}
+    assert {f"{name}.py", "loop.py", "cells.py", "prepared.py"} <= {path.name for path in found}
+
+
 def gallery_and_queries(count: int = 90, dim: int = 24) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(5)
     # Far from the origin, where |x|^2 - 2xy + |y|^2 loses digits.

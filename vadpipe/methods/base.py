@@ -185,7 +185,9 @@ def training_clips(method: Method[ClipT], store: Store[ClipT]) -> list[ClipT]:
 def source_files(name: str) -> list[Path]:
     """Return the source files that decide what a training of this method gives."""
     package = Path(vadpipe.__file__).parent
-    return [Path(inspect.getfile(get(name))), package / "nn", package / "training", package / "store"]
+    # Not the folders themselves: what Python compiles into them differs from one call to the next.
+    shared = [file for room in ("nn", "training", "store") for file in sorted((package / room).rglob("*.py"))]
+    return [Path(inspect.getfile(get(name))), *shared]
 
 
 def check(params: Params) -> None:
