@@ -216,13 +216,14 @@ def _factors(rows: list[Row]) -> list[str]:
         f"Means over all other factors, seed 0, {', '.join(map(str, EPOCHS))} epochs:",
         "",
         "| factor | value | trainings | pixel AP | AUPRO | image AUROC |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| --- " * 6 + "|",
     ]
-    for factor in ("augmented", "images", "target", "kernels", "epochs"):
-        for value in sorted({row[factor] for row in whole}):
-            held = [row for row in whole if row[factor] == value]
+    alone = [(factor,) for factor in ("augmented", "images", "target", "kernels", "epochs")]
+    for factors in (*alone, ("target", "augmented")):
+        for values in sorted({tuple(row[factor] for factor in factors) for row in whole}):
+            held = [row for row in whole if tuple(row[factor] for factor in factors) == values]
             means = (f"{_mean(held, name):.4f}" for name in ("pixel_average_precision", "pixel_aupro", "image_auroc"))
-            lines.append(f"| {factor} | {value} | {len(held)} | {' | '.join(means)} |")
+            lines.append(f"| {', '.join(factors)} | {', '.join(values)} | {len(held)} | {' | '.join(means)} |")
     best = max(whole, key=lambda row: float(row["iou30_average_precision"]))
     return [*lines, "", f"Best box AP at IoU 0.3 of all of them: {best['iou30_average_precision']}."]
 
