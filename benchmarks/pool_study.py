@@ -28,6 +28,7 @@ import numpy as np
 from vadpipe import params, paths
 from vadpipe.evaluation import frame
 from vadpipe.evaluation.locate import locate
+from vadpipe.evaluation.markdown import table
 from vadpipe.evaluation.scored import align
 from vadpipe.evaluation.truth import clip_truths
 from vadpipe.methods import base
@@ -212,32 +213,24 @@ def write_page() -> None:
 def _factors(rows: list[Row]) -> list[str]:
     """Return a table of each factor's means over all others, of the part of the study that has every combination."""
     whole = [row for row in rows if row["seed"] == "0" and int(row["epochs"]) in EPOCHS and row["collapsed"] == "False"]
-    lines = [
-        f"Means over all other factors, seed 0, {', '.join(map(str, EPOCHS))} epochs:",
-        "",
-        "| factor | value | trainings | pixel AP | AUPRO | image AUROC |",
-        "| --- " * 6 + "|",
-    ]
+    lines = []
     alone = [(factor,) for factor in ("augmented", "images", "target", "kernels", "epochs")]
     for factors in (*alone, ("target", "augmented")):
         for values in sorted({tuple(row[factor] for factor in factors) for row in whole}):
             held = [row for row in whole if tuple(row[factor] for factor in factors) == values]
             means = (f"{_mean(held, name):.4f}" for name in ("pixel_average_precision", "pixel_aupro", "image_auroc"))
-            lines.append(f"| {', '.join(factors)} | {', '.join(values)} | {len(held)} | {' | '.join(means)} |")
+            lines.append((", ".join(factors), ", ".join(values), str(len(held)), *means))
     best = max(whole, key=lambda row: float(row["iou30_average_precision"]))
-    return [*lines, "", f"Best box AP at IoU 0.3 of all of them: {best['iou30_average_precision']}."]
+    header = ("factor", "value", "trainings", "pixel AP", "AUPRO", "image AUROC")
+    title = f"Means over all other factors, seed 0, {', '.join(map(str, EPOCHS))} epochs:"
+    highest = f"Best box AP at IoU 0.3 of all of them: {best['iou30_average_precision']}."
+    return [title, "", table(header, lines), "", highest]
 
 
 def _long_trainings(rows: list[Row]) -> list[str]:
     """Return a table of what the trainings that the report's claims hang on reproduce, by epochs."""
     parts = [name for name in rows[0] if name.startswith("error_") and rows[0][name]]
-    titles = " | ".join(part.removeprefix("error_") for part in parts)
-    lines = [
-        "Inpainted, plain, augmented; the mean squared error of parts of the test images (the range of a pixel is 1):",
-        "",
-        f"| kernels | epochs | seeds | pixel AP | AUPRO | {titles} |",
-        "| --- " * (5 + len(parts)) + "|",
-    ]
+    lines = []
     for kernels, epochs in product(KERNELS, LONG):
         chosen = {"kernels": kernels, "epochs": str(epochs), "images": "inpainted", "target": "plain"}
         chosen |= {"augmented": "True", "collapsed": "False"}
@@ -245,19 +238,18 @@ def _long_trainings(rows: list[Row]) -> list[str]:
         if held:
             figures = [f"{_mean(held, f'pixel_{name}'):.4f}" for name in ("average_precision", "aupro")]
             figures += [f"{_mean(held, part):.5f}" for part in parts]
-            lines.append(f"| {kernels} | {epochs} | {len(held)} | {' | '.join(figures)} |")
-    return lines
+            lines.append((kernels, str(epochs), str(len(held)), *figures))
+    title = (
+        "Inpainted, plain, augmented; the mean squared error of parts of the test images (the range of a pixel is 1):"
+    )
+    header = ("kernels", "epochs", "seeds", "pixel AP", "AUPRO", *(part.removeprefix("error_") for part in parts))
+    return [title, "", table(header, lines)]
 
 
 def _trainings(rows: list[Row]) -> list[str]:
     """Return a table with a row a training: pixel AP and AUPRO by epochs, means over seeds."""
     epochs = sorted({int(row["epochs"]) for row in rows})
-    lines = [
-        "Every training: pixel AP (lowest to highest, where there are three seeds), AUPRO:",
-        "",
-        f"| kernels | images | target | augmented | {' | '.join(f'{count} epochs' for count in epochs)} |",
-        "| --- " * (4 + len(epochs)) + "|",
-    ]
+    lines = []
     cells: dict[tuple[str, ...], dict[int, list[Row]]] = {}
     for row in rows:
         key = tuple(row[name] for name in ("kernels", "images", "target", "augmented"))
@@ -265,8 +257,10 @@ def _trainings(rows: list[Row]) -> list[str]:
     for (kernels, images, target, augmented), by_epochs in cells.items():
         texts = [_cell(by_epochs.get(count, [])) for count in epochs]
         yes = "yes" if augmented == "True" else "no"
-        lines.append(f"| {kernels} | {images} | {target} | {yes} | {' | '.join(texts)} |")
-    return lines
+        lines.append((kernels, images, target, yes, *texts))
+    title = "Every training: pixel AP (lowest to highest, where there are three seeds), AUPRO:"
+    header = ("kernels", "images", "target", "augmented", *(f"{count} epochs" for count in epochs))
+    return [title, "", table(header, lines)]
 
 
 def _cell(rows: list[Row]) -> str:

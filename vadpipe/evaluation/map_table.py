@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vadpipe.evaluation.markdown import figure, table, with_bootstrap
 from vadpipe.evaluation.summary import Result, map_figure, map_mean
 
 _COLUMNS = {
@@ -41,22 +42,7 @@ def map_table(group: Sequence[Result]) -> str | None:
     if not runs:
         return None
     header = ("run", "method", "seeds", "looked at", *_COLUMNS)
-    rows = [header, ("---",) * len(header), *(_row(result) for result in runs)]
-    return f"### Pixels and boxes\n\n{_test_set(runs[0])}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def figure(found: Result, strong: str = "") -> str:
-    """Write a figure with its interval over seeds: 0.728 ± 0.006."""
-    if found["mean"] is None:
-        return "-"
-    text = f"{strong}{found['mean']:.3f}{strong}"
-    return f"{text} ± {(found['ci95'][1] - found['ci95'][0]) / 2:.3f}" if found["ci95"] else text
-
-
-def with_bootstrap(found: Result, strong: str = "") -> str:
-    """Write a figure with both intervals: **0.728** ± 0.006 [0.55, 0.92]."""
-    interval = " [{:.2f}, {:.2f}]".format(*found["bootstrap95"]) if found["bootstrap95"] else ""
-    return figure(found, strong) + interval
+    return f"### Pixels and boxes\n\n{_test_set(runs[0])}\n\n{table(header, map(_row, runs))}"
 
 
 def _row(result: Result) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from vadpipe import paths
 from vadpipe.evaluation.map_table import NOTES as MAP_NOTES
-from vadpipe.evaluation.map_table import figure, map_table, with_bootstrap
+from vadpipe.evaluation.map_table import map_table
+from vadpipe.evaluation.markdown import figure, table, with_bootstrap
 from vadpipe.evaluation.summary import Result, by_dataset, headline, map_mean, mean, published, remarks
 
 _HEADER = (
@@ -57,9 +58,8 @@ def markdown(results: Sequence[Result]) -> str:
     parts = ["# Results"]
     for dataset, group in by_dataset(results).items():
         header = _HEADER if group[0]["ordered"] else _IMAGE_HEADER
-        rows = [header, ("---",) * len(header), *(_row(result) for result in group)]
         parts.append(f"## {dataset}\n\n{_test_set(group[0])}")
-        parts.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
+        parts.append(table(header, map(_row, group)))
         lines = [
             *remarks(group),
             *_protocols(group),
