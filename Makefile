@@ -37,7 +37,7 @@ lint: setup
 	@echo "== mypy --strict"
 	@mypy
 	@echo "== import-linter"
-	@lint-imports --no-timing 2>/dev/null || lint-imports
+	@lint-imports
 
 test: lint
 	@echo "== pytest"

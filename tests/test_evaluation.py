@@ -398,10 +398,11 @@ def test_long_and_many_clips_stay_small(here: Path) -> None:
     assert all(path.stat().st_size < 400_000 for path in Path("plots/tiny_run/pictures").glob("*.png"))
 
 
-def test_without_labels_metrics_are_null(here: Path) -> None:
+def test_without_labels_metrics_are_null(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_clips(labelled=False)
     write_scores()
     evaluate_stage("tiny_run")
+    assert "tiny_run: no labels, no AUC" in capsys.readouterr().out
     found = result()
     assert found["components"]["error"]["raw"]["micro_auc"]["mean"] is None
     assert found["components"]["error"]["raw"]["macro_padded"]["mean"] is None
@@ -411,11 +412,12 @@ def test_without_labels_metrics_are_null(here: Path) -> None:
     assert cv2.imread("plots/tiny_run/pictures/timelines.png") is not None
 
 
-def test_a_test_set_of_one_class_is_no_error(here: Path) -> None:
+def test_a_test_set_of_one_class_is_no_error(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clips: dict[str, Any] = {"c1": (20, None), "c2": (20, None)}
     write_clips(clips)
     write_scores(clips=clips)
     evaluate_stage("tiny_run")
+    assert "tiny_run: labels of one class, no AUC" in capsys.readouterr().out
     assert result()["components"]["error"]["raw"]["average_precision"]["mean"] is None
     assert result()["abnormal_frames"] == 0
 
