@@ -8,7 +8,7 @@ import pytest
 
 from vadpipe.errors import UserError
 from vadpipe.training import augment
-from vadpipe.training.augment import Sample, augmented, varied
+from vadpipe.training.augment import Sample, augmented, varied, window
 from vadpipe.training.targets import TARGETS, modified
 
 
@@ -103,6 +103,32 @@ def test_colours_are_cut_and_not_wrapped() -> None:
     grey = augment._coloured(bright, 0.0, 1.0)
     assert (grey == grey[..., :1]).all()
     assert (augment._coloured(bright, 1.0, 1.0) == bright).all()
+
+
+def test_windows_show_the_region_and_stay_inside() -> None:
+    whole, reached = sample(), np.zeros((60, 80), bool)
+    for seed in range(200):
+        part = window(whole, 0.3, np.random.default_rng(seed))
+        assert part.image.shape == (18, 24, 3)
+        assert part.region.any()
+        # The image shows region and filled pixels, so that a window of another place would not fit.
+        assert ((part.image[..., 2] == 255) == part.region).all()
+        assert ((part.image[..., 0] == 255) == part.filled).all()
+        tops, lefts = np.nonzero(
+            (np.lib.stride_tricks.sliding_window_view(whole.image, (18, 24, 3))[..., 0, :, :, :] == part.image).all(
+                (2, 3, 4)
+            )
+        )
+        assert len(tops) == 1
+        reached[tops[0] : tops[0] + 18, lefts[0] : lefts[0] + 24] = True
+    assert reached[whole.region].all()
+    assert same(window(whole, 0.3, np.random.default_rng(1)), window(whole, 0.3, np.random.default_rng(1)))
+
+
+def test_a_window_of_everything_is_the_sample_and_one_without_region_is_taken_anywhere() -> None:
+    assert same(window(sample(), 1.0, np.random.default_rng(0)), sample())
+    nowhere = Sample(sample().image, np.zeros((60, 80), bool), sample().filled)
+    assert window(nowhere, 0.5, np.random.default_rng(0)).image.shape == (30, 40, 3)
 
 
 @pytest.fixture

@@ -58,11 +58,11 @@ def test_pieces_repeat() -> None:
     assert (made(3).image != made(4).image).any()
 
 
-@pytest.fixture(scope="module")
-def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[PastedFinder, Any, Path]:
+@pytest.fixture(scope="module", params=[1.0, 0.7], ids=lambda window: f"window {window}")
+def fitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[PastedFinder, Any, Path]:
     folder = tmp_path_factory.mktemp("pasted")
     store = make_store(folder)
-    small = {"scale": 1.0, "clips": ["*"], "size": [0.1, 0.3], "images": 64, "epochs": 12}
+    small = {"scale": 1.0, "clips": ["*"], "size": [0.1, 0.3], "images": 64, "epochs": 12, "window": request.param}
     params = TrainParams(**{**load(REPO / "params.yaml").methods["pasted"].train, **small})
     method = PastedFinder(params, DeviceParams(device="cpu"))
     method.fit(store, Fit(0, folder / "state"))

@@ -26,7 +26,7 @@ from vadpipe.parallel import ordered_map
 from vadpipe.store import PreparedClip, Store
 from vadpipe.store.base import parts
 from vadpipe.store.scores import Scores
-from vadpipe.training.augment import Sample, varied
+from vadpipe.training.augment import Sample, varied, window
 from vadpipe.training.device import choose_device
 from vadpipe.training.loop import Plan, seeded, train
 from vadpipe.training.pasting import pasted
@@ -45,6 +45,7 @@ class TrainParams(NetworkParams):
 
     clips: list[str] = Field(min_length=1)
     scale: float = Field(gt=0, le=1)
+    window: float = Field(gt=0, le=1)
     size: list[Annotated[float, Field(gt=0, le=1)]] = Field(min_length=2, max_length=2)
     images: int = Field(ge=1)
     batch: int = Field(ge=2)
@@ -147,15 +148,17 @@ class PastedFinder(Method[PreparedClip]):
 
 
 def _batches(normal: list[Sample], params: TrainParams, generator: np.random.Generator) -> Iterator[Batch]:
-    """Yield batches of variants of the normal images, every image as often, with foreign pieces."""
+    """Yield batches of variants of windows of the normal images, every image as often, with foreign pieces."""
     rounds = [generator.permutation(len(normal)) for _ in range(-(-params.images // len(normal)))]
     order = np.concatenate(rounds)[: params.images]
     seeds = generator.integers(2**63, size=len(order))
-    low, high = params.size
+    low, high = (share / params.window for share in params.size)
+    others = [window(sample, params.window, generator) for sample in normal]
 
     def make(item: tuple[int, int]) -> tuple[Any, Any, Any]:
         chance = np.random.default_rng(item[1])
-        found = pasted(varied(normal[item[0]], chance, upright=True), normal, (low, high), chance)
+        shown = varied(window(normal[item[0]], params.window, chance), chance, upright=True)
+        found = pasted(shown, others, (low, high), chance)
         return found.image, found.foreign, found.counts
 
     for part in parts(ordered_map(make, zip(order.tolist(), seeds.tolist(), strict=True)), params.batch):

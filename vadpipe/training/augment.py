@@ -59,6 +59,17 @@ def augmented(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
     return list(ordered_map(make, range(count)))
 
 
+def window(sample: Sample, share: float, generator: np.random.Generator) -> Sample:
+    """Return a part of a sample, `share` of each side, that holds a random pixel of its region, if there is one."""
+    sides = np.maximum(1, np.round(share * np.array(sample.region.shape)).astype(int))
+    pixels = np.flatnonzero(sample.region)
+    pixel = pixels[generator.integers(len(pixels))] if len(pixels) else generator.integers(sample.region.size)
+    start = np.array(np.unravel_index(pixel, sample.region.shape)) - generator.integers(sides)
+    top, left = start.clip(0, sample.region.shape - sides)
+    part = np.s_[top : top + sides[0], left : left + sides[1]]
+    return Sample(sample.image[part], sample.region[part], sample.filled[part])
+
+
 def varied(sample: Sample, generator: np.random.Generator, upright: bool = False) -> Sample:
     """Return a random variant of a sample, of its size; `upright` = not turned upside down."""
     moved = _moved(sample, generator, upright)
