@@ -111,7 +111,8 @@ def run(job: Job, key: str) -> list[dict[str, Any]]:
 def measure(job: Job, method: Any, store: Any, folder: Path) -> dict[str, Any]:
     """Return the figures of a fitted method on the test images."""
     settings = params.load().evaluate.model_copy(update={"bootstrap": 0})
-    clips = [clip for clip in open_clips(paths.clips(job.dataset)) if clip.split == "test"]
+    source = open_store(paths.clips(job.dataset), "clips")
+    clips = source.clips("test")
     with replacing(folder, folder=True) as beside:
         writer = ScoreWriter(beside)
         for clip in store.clips("test"):
@@ -120,7 +121,7 @@ def measure(job: Job, method: Any, store: Any, folder: Path) -> dict[str, Any]:
             writer.write_training(job.seed, clip.name, clip.length, method.score(clip))
         writer.close()
     scored = align("study", read_scores(folder), clips)
-    located = locate("study", settings, scored, clips, folder)
+    located = locate("study", settings, scored, clips, source.clips("train"), folder)
     assert located is not None
     labels, scores = scored.labels, scored.components[scored.main][0]
     pairs = frame.count_pairs(labels, scores, np.zeros(len(labels), np.int64), 1)

@@ -8,7 +8,7 @@ from vadpipe.evaluation.run import evaluate
 from vadpipe.evaluation.scored import align
 from vadpipe.evaluation.strips import write_strips
 from vadpipe.params import Evaluate
-from vadpipe.store import open_clips
+from vadpipe.store import open_store
 from vadpipe.store.atomic import replacing, write_json
 from vadpipe.store.scores import read_scores
 
@@ -17,10 +17,11 @@ def main(name: str) -> None:
     """Evaluate the run `name`."""
     run = params.load().run(name)
     settings = params.parse(Evaluate, run.evaluate, f"params.yaml: runs.{name}.evaluate")
-    clips = [clip for clip in open_clips(paths.clips(run.dataset)) if clip.split == "test"]
+    store = open_store(paths.clips(run.dataset), "clips")
+    clips = store.clips("test")
     scores = paths.scores(name)
     scored = align(name, read_scores(scores), clips)
-    located = locate(name, settings, scored, clips, scores)
+    located = locate(name, settings, scored, clips, store.clips("train"), scores)
     result = evaluate(name, run, settings, scored, located)
     with replacing(paths.plots(name), folder=True) as folder:
         write_plots(folder, result, scored, clips, scores)

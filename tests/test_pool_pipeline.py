@@ -43,7 +43,7 @@ def test_from_pools_to_the_table(prepared: Path) -> None:
     scores = Path("data/scores/tiny_conv_ae")
     assert read_map(scores, 1, "swimmers", "heat").shape == (4, 24, 32)
     # Only the training clips that it was fitted on say what is normal.
-    (maps,) = read_training_maps(scores, 0, "heat")
+    (maps,) = read_training_maps(scores, 0, "heat").values()
     assert maps.shape == (6, 24, 32)
     assert read_pictures(scores, "swimmers")["reconstruction"].shape == (4, 24, 32, 3)
     evaluate.main("tiny_conv_ae")

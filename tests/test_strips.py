@@ -79,10 +79,24 @@ def write_clips(form: str = "boxes", ordered: bool = False) -> None:
                 )
             )
         write_clip(folder / f"{clip}.parquet", frames, None, fps=10.0, ordered=ordered)
+    write_training_clip([0] * 10)
+
+
+def write_training_clip(labels: list[int | None]) -> None:
+    """Write the training clip of data/clips/tiny; what is labelled 1 was annotated, and then inpainted."""
+    folder = Path("data/clips/tiny/train")
+    folder.mkdir(parents=True, exist_ok=True)
+    grey = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    frames = [Frame(f"raw/train_{index}.jpg", grey, label=label) for index, label in enumerate(labels)]
+    write_clip(folder / "train.parquet", frames, None, fps=10.0, ordered=False)
 
 
 def write_scores(
-    seeds: tuple[int, ...] = (0,), training: bool = True, drawn: bool = False, strength: float = 4.0
+    seeds: tuple[int, ...] = (0,),
+    training: bool = True,
+    drawn: bool = False,
+    strength: float = 4.0,
+    remains: tuple[int, ...] = (),
 ) -> None:
     folder = Path("data/scores/tiny_run")
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +108,9 @@ def write_scores(
             components = {"other": values.mean((1, 2)), "error": values.max((1, 2)).astype(np.float32)}
             writer.write(seed, clip, len(values), [Scores(components, {"error": values}, pictures)])
         if training:
-            normal = maps(100 + seed, [[]] * 10)
+            # As what inpainting leaves beside the boxes that it fills.
+            objects: list[Truth] = [[(10, 10, 34, 30)] if index in remains else [] for index in range(10)]
+            normal = maps(100 + seed, objects, 8.0)
             writer.write_training(seed, "train", 10, [Scores({"error": normal.max((1, 2))}, {"error": normal})])
     writer.close()
 
@@ -138,6 +154,33 @@ def rows_and_panels() -> tuple[int, int]:
     width, height = sheet().size
     panel = 320 * HEIGHT // WIDTH
     return (height - 2 * 18) // (panel + 4 + 18), (width - 4) // 324
+
+
+def test_levels_come_from_training_images_that_show_nothing_abnormal(here: Path) -> None:
+    def boxes(labels: list[int | None], remains: tuple[int, ...]) -> Any:
+        write_training_clip(labels)
+        write_scores(remains=remains)
+        evaluate_stage("tiny_run")
+        return json.loads(Path("metrics/runs/tiny_run.json").read_text())["boxes"]
+
+    write_clips()
+    plain, unknown = [0] * 10, [None] * 10
+    clean = boxes(plain, ())
+    spoilt = boxes(plain, (0, 1, 2))
+    assert spoilt["threshold"]["mean"] > clean["threshold"]["mean"] + 1
+    annotated = boxes([1, 1, 1, *[0] * 7], (0, 1, 2))
+    assert annotated["threshold"]["mean"] < spoilt["threshold"]["mean"] / 2
+    assert annotated["iou30"]["recall"]["mean"] > spoilt["iou30"]["recall"]["mean"]
+    # Where nothing else is known all of them count, so that there is a threshold.
+    assert boxes([1] * 10, (0, 1, 2)) == spoilt == boxes(unknown, (0, 1, 2))
+
+
+def test_maps_of_other_training_frames_are_refused(here: Path) -> None:
+    write_clips()
+    write_scores()
+    write_training_clip([0] * 9)
+    with pytest.raises(UserError, match="the training clip 'train' has 9 frames but 10 maps; run `dvc repro score@"):
+        evaluate_stage("tiny_run")
 
 
 def test_a_set_of_images_is_measured(here: Path) -> None:

@@ -47,16 +47,19 @@ class Located:
     boxes: dict[str, Any]
 
 
-def locate(run: str, settings: Evaluate, scored: Scored, clips: Sequence[Clip], scores: Path) -> Located | None:
+def locate(
+    run: str, settings: Evaluate, scored: Scored, clips: Sequence[Clip], training: Sequence[Clip], scores: Path
+) -> Located | None:
     """Measure where a run sees anomalies; None if it has no maps, or the test clips neither masks nor boxes.
 
     Args:
         run: its name, for messages.
         clips: the test clips.
+        training: the training clips; where some of their frames are labelled abnormal, levels come from the others.
         scores: the run's score store.
 
     Raises:
-        UserError: there are maps of the test clips but none of the training clips.
+        UserError: there are maps of the test clips but none of the training clips, or of other frames.
     """
     truths, component = clip_truths(clips), map_component(scored, scores)
     if truths is None or component is None:
@@ -65,7 +68,8 @@ def locate(run: str, settings: Evaluate, scored: Scored, clips: Sequence[Clip], 
     known = np.concatenate([truth.known for truth in truths])
     unit = np.unique(scored.unit[known], return_inverse=True)[1]
     weights = intervals.clip_weights(int(unit.max()) + 1, settings.bootstrap)
-    frames = Frames(truths, places, unit, weights, settings)
+    normal = {clip.name: np.array([label != 1 for label in clip.column("label")]) for clip in training}
+    frames = Frames(truths, places, unit, weights, settings, normal)
     true_boxes = [truths[place.clip].boxes(place.frame) for place in places]
     seen = [look(run, frames, scores, seed, component) for seed in scored.seeds]
     matches = {

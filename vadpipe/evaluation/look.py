@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from vadpipe.errors import UserError
 from vadpipe.evaluation import detection, pixels
-from vadpipe.evaluation.arrays import Floats, Halves, Ints
+from vadpipe.evaluation.arrays import Bools, Floats, Halves, Ints
 from vadpipe.evaluation.boxes import Box, find_boxes, training_levels
 from vadpipe.evaluation.truth import ClipTruth
 from vadpipe.parallel import ordered_map
@@ -46,6 +46,7 @@ class Frames:
         unit: (F,), index of what a frame is resampled with.
         weights: (B, U), how often a unit is drawn.
         settings: how boxes are found.
+        normal: of the training clips by name, (T,), frames in which nothing abnormal was annotated.
     """
 
     truths: list[ClipTruth]
@@ -53,6 +54,7 @@ class Frames:
     unit: Ints
     weights: Ints
     settings: Evaluate
+    normal: dict[str, Bools]
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ class Seen:
     """What the model of one seed sees.
 
     Attributes:
-        levels: of the training maps, ascending.
-        threshold: score that boxes exceed to be reported, from the training maps.
+        levels: of the maps of normal training frames, ascending.
+        threshold: score that boxes exceed to be reported, from the same maps.
         boxes: of each frame.
         figures: pixel AUROC, average precision and AUPRO, (3,).
         coverage: share of pixels that are looked at.
@@ -82,7 +84,7 @@ def look(run: str, frames: Frames, scores: Path, seed: int, component: str) -> S
     """Look at the maps of one seed.
 
     Raises:
-        UserError: there are no maps of training clips.
+        UserError: there are no maps of training clips, or they have other frames than the clips.
     """
     training = read_training_maps(scores, seed, component)
     if not training:
@@ -90,17 +92,22 @@ def look(run: str, frames: Frames, scores: Path, seed: int, component: str) -> S
             f"run {run}, seed {seed}: there are maps of the test clips but none of the training clips, from which the "
             f"levels of boxes are taken; run `dvc repro score@{run}`"
         )
-    levels = training_levels(training, frames.settings.box_levels)
+    for name, values in training.items():
+        if len(values) != len(frames.normal.get(name, ())):
+            raise UserError(
+                f"run {run}, seed {seed}: the training clip '{name}' has {len(frames.normal.get(name, ()))} frames but "
+                f"{len(values)} maps; run `dvc repro score@{run}`"
+            )
+    levels = training_levels(_normal(training, frames.normal), frames.settings.box_levels)
     # Sizes of boxes are shares of the frame: of a training frame only the shape matters, and a test frame has it too.
     search = partial(find_boxes, levels=levels, size=frames.truths[0].size, settings=frames.settings)
-    parts = chain.from_iterable(map(_parts, training))
-    normal = list(chain.from_iterable(ordered_map(lambda part: [search(values) for values in part], parts)))
+    found = ordered_map(lambda part: [search(values) for values in part], _normal(training, frames.normal))
     maps = [read_map(scores, seed, truth.clip.name, component) for truth in frames.truths]
     counts, binned, boxes, precision = _scan(frames, maps, levels)
     figures = pixels.figures(counts)
     return Seen(
         levels=levels,
-        threshold=detection.threshold(normal, frames.settings.box_false_alarms),
+        threshold=detection.threshold(list(chain.from_iterable(found)), frames.settings.box_false_alarms),
         boxes=boxes,
         figures=figures,
         coverage=pixels.coverage(counts),
@@ -151,6 +158,19 @@ def _scan_part(frames: Frames, maps: Sequence[Halves], levels: Sequence[float], 
         precision.append(pixels.average_precision(counts))
         boxes.append(find_boxes(values, levels, truth.size, frames.settings))
     return _Part(pixels.ranked(total), boxes, precision)
+
+
+def _normal(training: dict[str, Halves], normal: dict[str, Bools]) -> Iterator[Halves]:
+    """Yield the maps of the training frames that show nothing abnormal, some at a time; of all if none is known to.
+
+    What was annotated was filled in, but its reflections, shadows and splashes are still there, and a good method
+    raises them: levels of such maps would be those of anomalies.
+    """
+    kept = {name: np.flatnonzero(normal[name]) for name in training}
+    if not any(map(len, kept.values())):
+        kept = {name: np.arange(len(values)) for name, values in training.items()}
+    for name, values in training.items():
+        yield from (values[part] for part in _parts(kept[name]))
 
 
 def _parts(values: npt.NDArray[Number]) -> Iterator[npt.NDArray[Number]]:

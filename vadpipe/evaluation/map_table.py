@@ -30,9 +30,10 @@ NOTES = """\
 - **AP@0.3, AP@0.5**: average precision of boxes cut out of the maps; a box finds a true box from this
   intersection over union on, and each true box is found once. All points, steps, no interpolation.
 - **precision, recall, misses, false alarms**: of boxes above a threshold that is taken from the maps of the
-  training images, where it lets through a number of boxes an image that is set in `params.yaml`. Misses are
-  a mean over the images with true boxes, false alarms over all. Models have seen the training images, so
-  that test images raise more false alarms than the set number.
+  training images, where it lets through a number of boxes an image that is set in `params.yaml`. Those that
+  had annotated boxes are left out if there are others: inpainting leaves reflections and splashes. Misses
+  are a mean over the images with true boxes, false alarms over all. Models have seen the training images,
+  so that test images raise more false alarms than the set number.
 - Where a test set has masks and no boxes, true boxes are drawn around the regions of the masks."""
 
 

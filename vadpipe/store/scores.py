@@ -174,10 +174,10 @@ def read_map(folder: Path, seed: int, clip: str, component: str) -> npt.NDArray[
     return values
 
 
-def read_training_maps(folder: Path, seed: int, component: str) -> list[npt.NDArray[np.float16]]:
-    """Open the maps of the training clips, float16 (T, h, w) each, memory-mapped; empty without maps."""
+def read_training_maps(folder: Path, seed: int, component: str) -> dict[str, npt.NDArray[np.float16]]:
+    """Open the maps of the training clips: name -> float16 (T, h, w), memory-mapped; empty without maps."""
     files = sorted((folder / "training" / str(seed)).glob(f"*.{component}.npy"))
-    return [np.load(path, mmap_mode="r") for path in files]
+    return {path.name.removesuffix(f".{component}.npy"): np.load(path, mmap_mode="r") for path in files}
 
 
 def read_pictures(folder: Path, clip: str) -> dict[str, npt.NDArray[np.uint8]]:
