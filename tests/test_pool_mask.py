@@ -237,7 +237,7 @@ def test_round_trip_through_the_store(tmp_path: Path, capsys: pytest.CaptureFixt
         assert clip.column("confidence") == pytest.approx([found.confidence for found in expected])
     test = clips["test/swimmers"]
     assert test.column("confidence")[1:] == [0] * 4
-    assert {name: clip.info["fallbacks"] for name, clip in clips.items()} == {
+    assert {name: clip.column("confidence").count(0) for name, clip in clips.items()} == {
         "train/swimmers": 0,
         "test/swimmers": 4,
         "test/empty": 0,

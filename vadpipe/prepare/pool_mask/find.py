@@ -29,8 +29,8 @@ class Pool:
     """The pool of an image of `height` x `width` pixels.
 
     Attributes:
-        outline: of the region; float32 (n, 2), x and y in pixels from the corner of the image. It stands for the
-            region since that of every image of a clip is held at once.
+        outline: of the region; float32 (n, 2), x and y in pixels from the corner of the image. It is sent from
+            process to process instead of the region.
         confidence: 0 = the whole image, for want of a pool, to 1.
         technique: what the region comes from.
         hulls: the outlines that the techniques found, for pictures.

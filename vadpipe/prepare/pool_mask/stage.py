@@ -45,13 +45,13 @@ def write_pools(params: PoolMask, source: Path, out: Path, workers: int | None =
         with tqdm(total=count, unit=" images", desc="pool_mask", disable=None) as bar:
             done = counted(pools(clips, params, workers), bar)
             for clip in clips:
-                found = list(islice(done, clip.length))
-                lost = [name for name, pool in zip(clip.column("name"), found, strict=True) if pool.confidence == 0]
+                lost: list[str] = []
+                found = _noted(clip, islice(done, clip.length), lost, samples)
                 path = folder / clip.split / f"{clip.name}.parquet"
-                write_clip(path, POOLS, clip, _prepared(clip, found), fallbacks=len(lost), **params.model_dump())
+                # Written as they come, while the next ones are looked for.
+                write_clip(path, POOLS, clip, _prepared(clip, found), **params.model_dump())
                 if lost:
                     fallbacks.append(_fallback(clip, lost))
-                samples.extend((clip, index, found[index]) for index in _spread(len(found), _SHOWN))
         seconds = time.perf_counter() - start
         chosen = [samples[index] for index in _spread(len(samples), _SHOWN)]
         (folder / "preview.png").write_bytes(images.encode_png(_preview(chosen)))
@@ -71,7 +71,20 @@ def _find(params: PoolMask, data: bytes) -> Pool:
     return find_pool(images.decode(data), params)
 
 
-def _prepared(clip: PreparedClip, found: list[Pool]) -> Iterator[Prepared]:
+def _noted(
+    clip: PreparedClip, found: Iterable[Pool], lost: list[str], samples: list[tuple[PreparedClip, int, Pool]]
+) -> Iterator[Pool]:
+    """Yield the pools of a clip, note the names of images without one, and keep some for the preview."""
+    shown = _spread(clip.length, _SHOWN)
+    for index, (name, pool) in enumerate(zip(clip.column("name"), found, strict=True)):
+        if pool.confidence == 0:
+            lost.append(name)
+        if index in shown:
+            samples.append((clip, index, pool))
+        yield pool
+
+
+def _prepared(clip: PreparedClip, found: Iterable[Pool]) -> Iterator[Prepared]:
     data = chain.from_iterable(clip.encoded())
     columns = zip(clip.column("name"), data, clip.column("filled"), found, strict=True)
     for name, image, filled, pool in columns:
