@@ -34,7 +34,7 @@ from vadpipe.evaluation.truth import clip_truths
 from vadpipe.methods import base
 from vadpipe.methods.conv_ae import CollapsedError
 from vadpipe.parallel import cores
-from vadpipe.store import open_clips, open_store
+from vadpipe.store import open_store
 from vadpipe.store.atomic import replacing, write_json, write_text
 from vadpipe.store.scores import ScoreWriter, read_map, read_scores
 from vadpipe.training.checkpoints import fingerprint
@@ -293,8 +293,8 @@ def main() -> None:
         rows: list[dict[str, Any]] = []
         if dataset == "pool_demo":
             # Before the jobs, which all look at them.
-            for clip in open_clips(paths.clips(dataset)):
-                for name in clip.column("name") if clip.split == "test" else ():
+            for clip in open_store(paths.clips(dataset), "clips").clips("test"):
+                for name in clip.column("name"):
                     layers(name)
         with ProcessPoolExecutor(workers) as pool:
             for count, future in enumerate(as_completed([pool.submit(run, job, key) for job in planned]), 1):

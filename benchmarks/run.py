@@ -74,8 +74,7 @@ def workspace(folder: Path, lengths: dict[str, int]) -> None:
     for run in params["runs"].values():
         run["uses"] = starter.uses(base.get(run["method"]).needs, "bench", "bench")
     params["runs"]["bench_feature_lstm"]["train"] = {"seeds": [0], "epochs": 1}
-    with (folder / "params.yaml").open("w") as file:
-        YAML().dump(params, file)
+    YAML().dump(params, folder / "params.yaml")
 
 
 def stage(name: str, key: str) -> None:
@@ -170,8 +169,7 @@ def pool_workspace() -> None:
     """
     params = YAML(typ="safe").load(REPO / "params.yaml")
     params["generate"]["pool_demo"] |= {"train": 308, "train_empty": 0, "test": 6, "test_empty": 3}
-    with Path("params.yaml").open("w") as file:
-        YAML().dump(params, file)
+    YAML().dump(params, Path("params.yaml"))
     stage("generate", "pool_demo")
     stage("ingest", "pool_demo")
 

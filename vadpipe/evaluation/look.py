@@ -93,10 +93,11 @@ def look(run: str, frames: Frames, scores: Path, seed: int, component: str) -> S
             f"levels of boxes are taken; run `dvc repro score@{run}`"
         )
     for name, values in training.items():
-        if len(values) != len(frames.normal.get(name, ())):
+        length = len(frames.normal.get(name, ()))
+        if len(values) != length:
             raise UserError(
-                f"run {run}, seed {seed}: the training clip '{name}' has {len(frames.normal.get(name, ()))} frames but "
-                f"{len(values)} maps; run `dvc repro score@{run}`"
+                f"run {run}, seed {seed}: the training clip '{name}' has {length} frames but {len(values)} maps; "
+                f"run `dvc repro score@{run}`"
             )
     levels = training_levels(_normal(training, frames.normal), frames.settings.box_levels)
     # Sizes of boxes are shares of the frame: of a training frame only the shape matters, and a test frame has it too.
