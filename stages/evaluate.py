@@ -1,27 +1,30 @@
 """Stage `evaluate`: measure the scores of a run, to metrics/runs/RUN.json and plots/RUN."""
 
 from vadpipe import params, paths
-from vadpipe.errors import run_stage
 from vadpipe.evaluation.locate import locate
 from vadpipe.evaluation.plots import headline, write_plots
 from vadpipe.evaluation.run import evaluate
 from vadpipe.evaluation.scored import align
 from vadpipe.evaluation.strips import write_strips
+from vadpipe.evaluation.truth import clip_truths
 from vadpipe.params import Evaluate
+from vadpipe.stage import run_stage
 from vadpipe.store import open_store
 from vadpipe.store.atomic import replacing, write_json
 from vadpipe.store.scores import read_scores
+from vadpipe.store.seal import check_seal
 
 
 def main(name: str) -> None:
     """Evaluate the run `name`."""
     run = params.load().run(name)
     settings = params.parse(Evaluate, run.evaluate, f"params.yaml: runs.{name}.evaluate")
-    store = open_store(paths.clips(run.dataset), "clips")
-    clips = store.clips("test")
-    scores = paths.scores(name)
-    scored = align(name, read_scores(scores), clips)
-    located = locate(name, settings, scored, clips, store.clips("train"), scores)
+    clips = open_store(paths.clips(run.dataset), "clips").clips("test")
+    known = open_store(paths.labels(run.dataset), "labels")
+    labels, scores = known.clips("test"), paths.scores(name)
+    check_seal(scores, f"run `dvc checkout {scores}` or `dvc repro -f score@{name}`")
+    scored = align(name, read_scores(scores), labels)
+    located = locate(name, settings, scored, clip_truths(labels, clips), known.clips("train"), scores)
     result = evaluate(name, run, settings, scored, located)
     with replacing(paths.plots(name), folder=True) as folder:
         write_plots(folder, result, scored, clips, scores)

@@ -1,10 +1,10 @@
-"""Stage `features`: a vector a frame from a backbone, to data/features/NAME.parquet."""
+"""Stage `features`: a vector a frame from a backbone, to data/features/NAME."""
 
 from pathlib import Path
 
 from vadpipe import params, paths
-from vadpipe.errors import run_stage
 from vadpipe.features.extract import extract
+from vadpipe.stage import run_stage
 
 
 def main(name: str) -> None:

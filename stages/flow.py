@@ -1,8 +1,8 @@
 """Stage `flow`: optical flow of data/clips/NAME to data/flow/NAME."""
 
 from vadpipe import params, paths
-from vadpipe.errors import run_stage
 from vadpipe.prepare.flow import write_flow
+from vadpipe.stage import run_stage
 
 
 def main(name: str) -> None:

@@ -1,8 +1,8 @@
 """Stage `generate`: write a generated data set to data/raw/NAME."""
 
 from vadpipe import params, paths
-from vadpipe.errors import run_stage
 from vadpipe.prepare.generators import generate
+from vadpipe.stage import run_stage
 
 
 def main(name: str) -> None:

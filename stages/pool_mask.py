@@ -1,8 +1,8 @@
 """Stage `pool_mask`: data/inpainted/NAME to data/pools/NAME, with the region of the pool in each image."""
 
 from vadpipe import params, paths
-from vadpipe.errors import run_stage
 from vadpipe.prepare.pool_mask import write_pools
+from vadpipe.stage import run_stage
 
 
 def main(name: str) -> None:

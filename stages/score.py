@@ -5,11 +5,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vadpipe import params, paths
-from vadpipe.errors import UserError, run_stage
+from vadpipe.errors import UserError
 from vadpipe.methods import base
+from vadpipe.stage import run_stage
 from vadpipe.store import open_store
 from vadpipe.store.atomic import replacing
 from vadpipe.store.scores import ScoreWriter
+from vadpipe.store.seal import check_seal, seal
 
 
 def main(name: str) -> None:
@@ -29,6 +31,7 @@ def main(name: str) -> None:
                 model = paths.model(name) / str(seed)
                 if not model.is_dir():
                     raise UserError(f"{model} is not here; run `dvc repro train@{name}` or `dvc pull`")
+                check_seal(model, f"run `dvc checkout {paths.model(name)}` or `dvc repro -f train@{name}`")
                 method.load(model)
                 writer.info.setdefault("model", method.record)
                 for clip in clips:
@@ -38,6 +41,7 @@ def main(name: str) -> None:
                     writer.write_training(seed, clip.name, clip.length, method.score(clip))
                     bar.update()
         writer.close()
+        seal(folder)
     print(f"{name}: {len(clips)} clips, {len(seeds)} seed(s) -> {paths.scores(name)}")
 
 

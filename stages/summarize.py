@@ -3,9 +3,9 @@
 import csv
 
 from vadpipe import params, paths
-from vadpipe.errors import exit_code_2
 from vadpipe.evaluation.summary import read_results, roc_rows, summary
 from vadpipe.evaluation.table import markdown
+from vadpipe.stage import run_single
 from vadpipe.store.atomic import replacing, write_json, write_text
 
 
@@ -27,5 +27,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with exit_code_2():
-        main()
+    run_single(main)

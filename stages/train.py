@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from vadpipe import params, paths
-from vadpipe.errors import UserError, run_stage
+from vadpipe.errors import UserError
 from vadpipe.methods import base
+from vadpipe.stage import run_stage
 from vadpipe.store import open_store
-from vadpipe.store.atomic import replacing, write_json
+from vadpipe.store.atomic import locked, replacing, write_json
+from vadpipe.store.seal import seal
 from vadpipe.training.checkpoints import Checkpoints, fingerprint
 
 
@@ -18,18 +20,20 @@ def main(name: str) -> None:
     store = open_store(uses, method.needs)
     if method.temporal and not store.info.get("ordered", True):
         raise UserError(f"params.yaml: runs.{name}: {run.method} needs frames in time, but {uses} holds loose images")
-    key = fingerprint(run.model_dump(include={"method", "train"}), [uses], base.source_files(run.method))
-    state = Checkpoints(paths.checkpoints(name), key)
-    for seed in base.seeds(method):
-        if state.model(seed).is_dir():
-            print(f"{name}: seed {seed} is trained already, continuing behind it")
-            continue
-        fit = base.Fit(seed, state.state(seed))
-        method.fit(store, fit)
-        with replacing(state.model(seed), folder=True) as folder:
-            write_json(folder / "seed.json", {"seed": seed})
-            method.save(folder)
-    state.publish(paths.model(name))
+    key = fingerprint(run.model_dump(include={"method", "train"}), [uses / "train"], base.source_files(run.method))
+    with locked(paths.checkpoints(name)):
+        state = Checkpoints(paths.checkpoints(name), key)
+        for seed in base.seeds(method):
+            if state.model(seed).is_dir():
+                print(f"{name}: seed {seed} is trained already, continuing behind it")
+                continue
+            fit = base.Fit(seed, state.state(seed))
+            method.fit(store, fit)
+            with replacing(state.model(seed), folder=True) as folder:
+                write_json(folder / "seed.json", {"seed": seed})
+                method.save(folder)
+                seal(folder)
+        state.publish(paths.model(name))
     print(f"{name}: {run.method} trained on {uses} -> {paths.model(name)}")
 
 

@@ -1,10 +1,13 @@
-"""Errors that a user can mend, and the one place that turns them into an exit code."""
+"""Errors that a user can mend, and the one place that tells them from those of the program."""
 
 from __future__ import annotations
 
 import errno
+import os
+import re
+import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,7 +20,27 @@ _CANNOT_WRITE = {
     errno.EROFS: "the folder is on a read-only file system; choose a writable one",
     errno.EACCES: "the folder cannot be written; change its permissions or choose another one",
     errno.EPERM: "the folder cannot be written; change its permissions or choose another one",
+    errno.ENOTDIR: "a file lies where a folder is wanted; move it away",
+    errno.EISDIR: "a folder lies where the file is wanted; move it away",
+    errno.ELOOP: "its links lead in a circle; mend them",
+    errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
+    errno.EMFILE: "too many files are open; raise the limit (`ulimit -n`)",
+    errno.EIO: "the disk reports an error; check it",
 }
+_CANNOT_READ = {
+    errno.ENOENT: "it is not here; run `dvc repro` or `dvc pull`, or add the file",
+    errno.EACCES: "it may not be read; change its permissions",
+    errno.EPERM: "it may not be read; change its permissions",
+    errno.EISDIR: "it is a folder, but a file is wanted",
+    errno.ENOTDIR: "a part of the path is a file; correct the path",
+    errno.ELOOP: "its links lead in a circle; mend or remove them",
+    errno.EIO: "the disk reports an error; check it, and replace the file",
+    errno.EMFILE: "too many files are open; raise the limit (`ulimit -n`)",
+}
+# Libraries wrap the error of the system in an error of their own, and the number stands in its text only.
+_WRAPPED = re.compile(r"\b(?:os error|errno:?) (\d+)|\[[Ee]rrno (\d+)\]")
+# NumPy writes less than it was asked to and says so without a number: the disk is full or a limit is reached.
+_SHORT_WRITE = re.compile(r"requested and \d+ written|PytorchStreamWriter failed|unexpected pos \d+ vs \d+")
 
 
 class UserError(Exception):
@@ -38,25 +61,85 @@ def writing(path: Path) -> Iterator[None]:
     """Turn the errors of a full, limited or read-only disk into a `UserError` that names `path`."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in _CANNOT_WRITE:
+    except UserError:
+        raise
+    except Exception as error:
+        code = _code(error)
+        if code not in _CANNOT_WRITE or _elsewhere(error, path):
             raise
-        raise UserError(f"cannot write {path}: {_CANNOT_WRITE[error.errno]}") from error
+        raise UserError(f"cannot write {path}: {_CANNOT_WRITE[code]}") from error
 
 
-def run_stage(main: Callable[[str], None]) -> None:
-    """Run `main(key)` with the key from the command line; a `UserError` ends with exit code 2."""
-    if len(sys.argv) != 2:
-        sys.exit(f"usage: python {sys.argv[0]} KEY   (the key of params.yaml that the stage works on)")
-    with exit_code_2():
-        main(sys.argv[1])
+def _elsewhere(error: BaseException, path: Path) -> bool:
+    """Say whether an error is of a file that is not written: neither `path` nor anything beside or below it."""
+    if _of_space(error):
+        return False
+    named = getattr(error, "filename", None)
+    if not isinstance(named, str | os.PathLike):
+        return False
+    folder, file = path.parent.absolute(), Path(os.fsdecode(named)).absolute()
+    return not (file.is_relative_to(folder) or folder.is_relative_to(file))
+
+
+def _of_space(error: BaseException) -> bool:
+    """Say whether an error is one that only writing can meet."""
+    return _code(error) in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+
+
+def _code(error: BaseException) -> int | None:
+    """Return the number of the operating system's error inside an error, None if there is none."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        # Of a copied tree: (source, target, what was said) for each file.
+        return _number(str(error.args[0][0][-1]))
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    text = str(error)
+    return errno.ENOSPC if _SHORT_WRITE.search(text) else _number(text)
+
+
+def _number(text: str) -> int | None:
+    found = _WRAPPED.search(text)
+    return int(found[1] or found[2]) if found else None
+
+
+def explain(error: BaseException) -> str | None:
+    """Return the sentence for an error that a user can mend, None for one of the program.
+
+    Every stage and command ends here, so that a kind of error is told in one way.
+    """
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return f"there is not enough memory ({_line(error)}); lower `batch` or the size of what is read, or free some"
+    code = _code(error)
+    named = getattr(error, "filename", None)
+    if _of_space(error):
+        return f"cannot write {named or 'a file'}: {_CANNOT_WRITE[code or errno.ENOSPC]}"
+    if named is not None and code in _CANNOT_READ:
+        return f"{os.fsdecode(named)} cannot be read: {_CANNOT_READ[code]}"
+    return None
+
+
+def _line(error: BaseException) -> str:
+    """Return what an error says on one line, short."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 @contextmanager
 def exit_code_2() -> Iterator[None]:
-    """Print a `UserError` as one line and exit with code 2, without a traceback."""
+    """End with one line instead of a traceback: exit code 2 for a user's mistake, 130 for Ctrl-C."""
     try:
         yield
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read the output (`| head`) has seen enough; Python would complain when it flushes the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
         sys.exit(2)

@@ -202,7 +202,7 @@ def load(path: Path = paths.PARAMS) -> Params:
         UserError: the file is missing or no YAML, a key is unknown, missing or of the wrong type, a name
             is no identifier, or an item names a data set, method or store that does not exist.
     """
-    tree = _read(path)
+    tree = read(path)
     sections = Params.model_fields
     for name in tree:
         if name not in sections:
@@ -228,7 +228,7 @@ def load(path: Path = paths.PARAMS) -> Params:
     return params
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
     try:
         tree = YAML(typ="safe").load(path)
     except FileNotFoundError:

@@ -31,14 +31,19 @@ def pools(dataset: str) -> Path:
     return Path("data/pools") / dataset
 
 
+def labels(dataset: str) -> Path:
+    """Return the store of a data set's labels, masks and boxes."""
+    return Path("data/labels") / dataset
+
+
 def flow(dataset: str) -> Path:
     """Return the optical-flow store of a data set."""
     return Path("data/flow") / dataset
 
 
 def features(name: str) -> Path:
-    """Return the Parquet table of a feature set."""
-    return Path("data/features") / f"{name}.parquet"
+    """Return the store of a feature set."""
+    return Path("data/features") / name
 
 
 def model(run: str) -> Path:
@@ -64,6 +69,11 @@ def plots(run: str) -> Path:
 def checkpoints(run: str) -> Path:
     """Return the folder where an interrupted training keeps its state (ignored by git and DVC)."""
     return Path(".checkpoints") / run
+
+
+def failure(stage: str) -> Path:
+    """Return the file that says why a stage failed when it ran last, such as `train@campus_knn`."""
+    return Path(".vadpipe/failed") / f"{stage}.txt"
 
 
 # The stores that a run can name in `uses`: folder -> kind of store.

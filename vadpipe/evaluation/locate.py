@@ -15,9 +15,9 @@ from vadpipe.evaluation.detection import Matches
 from vadpipe.evaluation.intervals import rounded
 from vadpipe.evaluation.look import Frames, Place, Seen, look
 from vadpipe.evaluation.scored import Scored
-from vadpipe.evaluation.truth import clip_truths
+from vadpipe.evaluation.truth import ClipTruth
 from vadpipe.params import Evaluate
-from vadpipe.store.clips import Clip
+from vadpipe.store import LabelClip
 from vadpipe.store.scores import read_map
 
 # Intersection over union from which a box finds a true one.
@@ -48,21 +48,21 @@ class Located:
 
 
 def locate(
-    run: str, settings: Evaluate, scored: Scored, clips: Sequence[Clip], training: Sequence[Clip], scores: Path
+    run: str, settings: Evaluate, scored: Scored, truths: list[ClipTruth], training: Sequence[LabelClip], scores: Path
 ) -> Located | None:
     """Measure where a run sees anomalies; None if it has no maps, or the test clips neither masks nor boxes.
 
     Args:
         run: its name, for messages.
-        clips: the test clips.
-        training: the training clips; where some of their frames are labelled abnormal, levels come from the others.
+        truths: of the test clips, sorted by name.
+        training: what is known of the training clips; where some of their frames are labelled abnormal, levels come from the others.
         scores: the run's score store.
 
     Raises:
         UserError: there are maps of the test clips but none of the training clips, or of other frames.
     """
-    truths, component = clip_truths(clips), map_component(scored, scores)
-    if truths is None or component is None:
+    component = map_component(scored, scores)
+    if component is None or not any(truth.located for truth in truths):
         return None
     places = [Place(index, int(frame)) for index, truth in enumerate(truths) for frame in np.flatnonzero(truth.known)]
     known = np.concatenate([truth.known for truth in truths])

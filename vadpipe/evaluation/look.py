@@ -103,7 +103,7 @@ def look(run: str, frames: Frames, scores: Path, seed: int, component: str) -> S
     # Sizes of boxes are shares of the frame: of a training frame only the shape matters, and a test frame has it too.
     search = partial(find_boxes, levels=levels, size=frames.truths[0].size, settings=frames.settings)
     found = ordered_map(lambda part: [search(values) for values in part], _normal(training, frames.normal))
-    maps = [read_map(scores, seed, truth.clip.name, component) for truth in frames.truths]
+    maps = [read_map(scores, seed, truth.name, component) for truth in frames.truths]
     counts, binned, boxes, precision = _scan(frames, maps, levels)
     figures = pixels.figures(counts)
     return Seen(

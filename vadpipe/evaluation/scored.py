@@ -11,7 +11,7 @@ import pandas as pd
 
 from vadpipe.errors import UserError
 from vadpipe.evaluation.arrays import Floats, Ints, Labels
-from vadpipe.store.clips import Clip
+from vadpipe.store import LabelClip
 from vadpipe.store.scores import ScoreTable
 
 UNKNOWN = -1
@@ -65,7 +65,7 @@ class Scored:
         return np.concatenate([np.arange(length) for length in self.lengths])
 
 
-def align(run: str, table: ScoreTable, clips: Sequence[Clip]) -> Scored:
+def align(run: str, table: ScoreTable, clips: Sequence[LabelClip]) -> Scored:
     """Bring scores and test clips together.
 
     Raises:
@@ -110,6 +110,6 @@ def _check(run: str, frames: pd.DataFrame, seeds: list[int], lengths: dict[str, 
         raise UserError(f"run {run}, seed {row['seed']}: {problem}; {again}")
 
 
-def _labels(clip: Clip) -> Labels:
+def _labels(clip: LabelClip) -> Labels:
     labels = clip.labels()
     return np.full(clip.length, UNKNOWN, np.int8) if labels is None else labels

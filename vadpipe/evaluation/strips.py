@@ -61,7 +61,7 @@ def _named(run: str, located: Located) -> list[int]:
     wanted = located.frames.settings.chosen
     if not wanted:
         return []
-    names = [truth.clip.column("name") for truth in located.frames.truths]
+    names = [truth.images.column("name") for truth in located.frames.truths]
     stems = [Path(names[place.clip][place.frame]).stem for place in located.frames.places]
     for name in wanted:
         if name not in stems:
@@ -75,7 +75,7 @@ def _named(run: str, located: Located) -> list[int]:
 def _strip(located: Located, index: int, title: str, seed: int, scores: Path) -> Strip:
     place, threshold = located.frames.places[index], located.seen.threshold
     truth = located.frames.truths[place.clip]
-    clip, true = truth.clip, truth.boxes(place.frame)
+    clip, true = truth.images, truth.boxes(place.frame)
     boxes = [box for box in located.seen.boxes[index] if box.score > threshold]
     matched = detection.match(boxes, true, OVERLAPS["iou30"])
     drawn = next(iter(read_pictures(scores, clip.name).values()), None)

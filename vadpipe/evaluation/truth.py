@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 
 from vadpipe.evaluation.arrays import Bools, Floats
-from vadpipe.store import images
-from vadpipe.store.clips import Clip
+from vadpipe.store import Clip, LabelClip, images
 
 _SIDES = ("x_min", "y_min", "x_max", "y_max")
 
@@ -18,13 +17,15 @@ class ClipTruth:
     """The truth of a clip: masks where it has them, else boxes, else normal frames.
 
     Attributes:
-        clip: the clip.
+        name: the clip's name.
+        images: its frames.
         known: (T,), whether it is known what of a frame is abnormal: it has a mask or boxes, or is labelled normal.
         located: whether any frame has a mask or a box.
     """
 
-    def __init__(self, clip: Clip) -> None:
-        self.clip = clip
+    def __init__(self, clip: LabelClip, images: Clip) -> None:
+        self.name = clip.name
+        self.images = images
         self.size: tuple[int, int] = (clip.info["height"], clip.info["width"])
         self._masks: list[bytes | None] = clip.column("mask")
         self._boxes: list[list[dict[str, int]] | None] = clip.column("boxes")
@@ -56,7 +57,7 @@ class ClipTruth:
         return np.column_stack([x, y, x + width, y + height])
 
 
-def clip_truths(clips: Sequence[Clip]) -> list[ClipTruth] | None:
-    """Return the truth of clips, sorted by name; None if no frame of any has a mask or a box."""
-    truths = [ClipTruth(clip) for clip in sorted(clips, key=lambda clip: clip.name)]
-    return truths if any(truth.located for truth in truths) else None
+def clip_truths(labels: Sequence[LabelClip], clips: Sequence[Clip]) -> list[ClipTruth]:
+    """Return the truth of clips, sorted by name."""
+    by_name = {clip.name: clip for clip in clips}
+    return [ClipTruth(one, by_name[one.name]) for one in sorted(labels, key=lambda clip: clip.name)]

@@ -16,14 +16,14 @@ from vadpipe.params import FeatureSet
 from vadpipe.progress import advancing
 from vadpipe.store import PreparedClip, images, open_clips
 from vadpipe.store.atomic import replacing
-from vadpipe.store.base import regroup
+from vadpipe.store.base import clip_file, regroup, write_manifests
 from vadpipe.store.clips import Clip
-from vadpipe.store.features import FeatureWriter, Vectors
+from vadpipe.store.features import Vectors, write_clip
 from vadpipe.training.device import autocast, choose_device
 
 
 def extract(params: FeatureSet, source: Path, out: Path) -> None:
-    """Write the feature table of a clip store.
+    """Write the features of a store of images.
 
     Raises:
         UserError: the backbone or its weights are not to be had, or a vector holds NaN.
@@ -31,20 +31,16 @@ def extract(params: FeatureSet, source: Path, out: Path) -> None:
     clips = open_clips(source)
     device = choose_device(params.device)
     backbone = Backbone(params).to(device).to(memory_format=torch.channels_last)
-    info = {
-        "dataset": clips[0].info["dataset"],
-        "fps": clips[0].info["fps"],
-        "ordered": clips[0].info["ordered"],
-        "grid": params.grid,
-        "computed": {**params.model_dump(), **backbone.record, "torch": torch.__version__, "device": device.type},
-    }
-    with replacing(out) as beside:
-        writer = FeatureWriter(beside, backbone.dim, **info)
+    computed = {**params.model_dump(), **backbone.record, "torch": torch.__version__, "device": device.type}
+    with replacing(out, folder=True) as folder:
         with tqdm(total=sum(clip.length for clip in clips), unit=" frames", desc="features", disable=None) as bar:
             for clip in clips:
                 chunks = advancing(vectors(clip, backbone, params, device), bar)
-                writer.write(clip.split, clip.name, chunks, shares(clip, params.grid))
-        writer.close()
+                about = {name: clip.info[name] for name in ("dataset", "fps", "ordered")}
+                path = clip_file(folder, clip.split, clip.name)
+                about |= {"grid": params.grid, "computed": computed}
+                write_clip(path, backbone.dim, chunks, shares(clip, params.grid), **about)
+        write_manifests(folder)
     print(f"{len(clips)} clips, {backbone.dim} features a frame ({backbone.record['weights']}) -> {out}")
 
 

@@ -19,7 +19,7 @@ from vadpipe.pictures.flow import preview
 from vadpipe.progress import advancing
 from vadpipe.store import images, open_clips
 from vadpipe.store.atomic import replacing
-from vadpipe.store.base import SPLITS
+from vadpipe.store.base import clip_file, write_manifests
 from vadpipe.store.clips import Clip
 from vadpipe.store.flow import FlowField, write_clip
 
@@ -52,12 +52,10 @@ def write_flow(params: Flow, source: Path, out: Path) -> None:
     if not clips[0].info["ordered"]:
         raise UserError(f"{source} holds loose images, between which there is no motion; remove it from `flow`")
     with replacing(out, folder=True) as folder:
-        for split in SPLITS:
-            (folder / split).mkdir()
         with tqdm(total=sum(clip.length for clip in clips), unit=" frames", desc="flow", disable=None) as bar:
             for clip, chunks in groupby(flows(clips, params), key=itemgetter(0)):
                 write_clip(
-                    folder / clip.split / f"{clip.name}.parquet",
+                    clip_file(folder, clip.split, clip.name),
                     advancing(map(itemgetter(1), chunks), bar),
                     *_grid(clip, params.scale),
                     dataset=clip.info["dataset"],
@@ -66,6 +64,7 @@ def write_flow(params: Flow, source: Path, out: Path) -> None:
                     frame_width=clip.info["width"],
                     **params.model_dump(),
                 )
+        write_manifests(folder)
         test = next(clip for clip in clips if clip.split == "test")
         images_and_flow = preview(test, folder / "test" / f"{test.name}.parquet")
         (folder / "preview.png").write_bytes(images.encode_png(images_and_flow))

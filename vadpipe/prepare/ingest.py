@@ -12,24 +12,24 @@ from vadpipe.errors import UserError
 from vadpipe.params import Ingest
 from vadpipe.progress import counted
 from vadpipe.store.atomic import replacing
-from vadpipe.store.base import SPLITS
+from vadpipe.store.base import clip_file, write_manifests
 from vadpipe.store.clips import write_clip
 
 
-def ingest(name: str, params: Ingest, source: Path, out: Path) -> None:
-    """Write the clip store of a data set.
+def ingest(name: str, params: Ingest, source: Path, out: Path, truth: Path) -> None:
+    """Write the clip store and the label store of a data set.
 
     Raises:
         UserError: the layout, a frame, a mask or a label is not as it should be.
     """
     dataset = base.get(params.reader)(source)
-    with replacing(out, folder=True) as folder:
-        frames = write_clips(name, params, dataset, folder)
+    with replacing(truth, folder=True) as labels, replacing(out, folder=True) as clips:
+        frames = write_clips(name, params, dataset, clips, labels)
     print(f"{name}: {len(dataset.clips)} clips, {frames} frames -> {out}")
 
 
-def write_clips(name: str, params: Ingest, dataset: RawDataset, folder: Path) -> int:
-    """Write all clips into an empty folder and return the number of frames."""
+def write_clips(name: str, params: Ingest, dataset: RawDataset, clips: Path, labels: Path) -> int:
+    """Write all clips and their labels into empty folders and return the number of frames."""
     if dataset.ordered and params.fps is None:
         raise UserError(f"params.yaml: ingest.{name}.fps is null, but these are videos; give their frames a second")
     info = {
@@ -39,11 +39,11 @@ def write_clips(name: str, params: Ingest, dataset: RawDataset, folder: Path) ->
         "ordered": dataset.ordered,
         "source": f"data/raw/{name}",
     }
-    for split in SPLITS:
-        (folder / split).mkdir()
     total = 0
     with tqdm(unit=" frames", desc=f"ingest {name}", disable=None) as bar:
         for clip in dataset.clips:
-            path = folder / clip.split / f"{clip.name}.parquet"
-            total += write_clip(path, counted(clip.frames(), bar), params.quality, **info)
+            path, truth = (clip_file(folder, clip.split, clip.name) for folder in (clips, labels))
+            total += write_clip(path, truth, counted(clip.frames(), bar), params.quality, **info)
+    for folder in (clips, labels):
+        write_manifests(folder)
     return total

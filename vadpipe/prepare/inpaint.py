@@ -22,9 +22,9 @@ from vadpipe.parallel import ordered_map
 from vadpipe.params import Inpaint
 from vadpipe.pictures.pools import before_and_after
 from vadpipe.progress import counted
-from vadpipe.store import images, open_clips
+from vadpipe.store import images, open_clips, open_store
 from vadpipe.store.atomic import replacing
-from vadpipe.store.base import SPLITS
+from vadpipe.store.base import clip_file, write_manifests
 from vadpipe.store.clips import Clip
 from vadpipe.store.prepared import INPAINTED, Bools, Prepared, PreparedClip, write_clip
 
@@ -67,27 +67,29 @@ class Rect(NamedTuple):
 Task = tuple[Clip, str, list[Rect], bytes]
 
 
-def write_inpainted(params: Inpaint, source: Path, out: Path, workers: int | None = None) -> None:
+def write_inpainted(params: Inpaint, source: Path, truth: Path, out: Path, workers: int | None = None) -> None:
     """Write the images of a clip store, the boxes of training images filled, and `preview.png`.
 
     Test images and images without boxes keep their bytes.
+
+    Args:
+        truth: the label store of the same data set, which holds the boxes.
 
     Raises:
         UserError: `source` is no clip store, a training image has no annotation or is all box, or the disk is full.
     """
     clips = open_clips(source)
-    boxes = {clip.path: training_boxes(clip) for clip in clips}
+    annotated = {clip.name: clip.column("boxes") for clip in open_store(truth, "labels").clips("train")}
+    boxes = {clip.path: training_boxes(clip, annotated.get(clip.name, [])) for clip in clips}
     count, filled = sum(clip.length for clip in clips), sum(map(len, chain(*boxes.values())))
     start = time.perf_counter()
     with replacing(out, folder=True) as folder:
-        for split in SPLITS:
-            (folder / split).mkdir()
         with tqdm(total=count, unit=" images", desc="inpaint", disable=None) as bar:
             done = inpainted(_tasks(clips, boxes), params, workers)
             for clip, prepared in groupby(done, key=itemgetter(0)):
-                path = folder / clip.split / f"{clip.name}.parquet"
                 shown = counted(map(itemgetter(1), prepared), bar)
-                write_clip(path, INPAINTED, clip, shown, **params.model_dump())
+                write_clip(clip_file(folder, clip.split, clip.name), INPAINTED, clip, shown, **params.model_dump())
+        write_manifests(folder)
         seconds = time.perf_counter() - start
         (folder / "preview.png").write_bytes(images.encode_png(_preview(clips, boxes, folder, params)))
     print(
@@ -96,8 +98,11 @@ def write_inpainted(params: Inpaint, source: Path, out: Path, workers: int | Non
     )
 
 
-def training_boxes(clip: Clip) -> list[list[Rect]]:
+def training_boxes(clip: Clip, annotated: list[list[dict[str, int]] | None]) -> list[list[Rect]]:
     """Return the boxes to fill of each image of a clip; none in test clips.
+
+    Args:
+        annotated: what is drawn in each image of a training clip, None where nobody looked.
 
     Raises:
         UserError: a training image has no annotation, so that nobody knows whether it is empty.
@@ -105,7 +110,7 @@ def training_boxes(clip: Clip) -> list[list[Rect]]:
     if clip.split != "train":
         return [[] for _ in range(clip.length)]
     found = []
-    for name, boxes in zip(clip.column("name"), clip.column("boxes"), strict=True):
+    for name, boxes in zip(clip.column("name"), annotated, strict=True):
         if boxes is None:
             raise UserError(
                 f"{name} has no annotation, so that its swimmers cannot be filled; "

@@ -1,4 +1,4 @@
-"""Stores on disk: clips, prepared images, flow, features and scores. The only code that knows file formats."""
+"""Stores on disk: clips, labels, prepared images, flow, features and scores. The only code that knows file formats."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from vadpipe.errors import UserError
-from vadpipe.store import clips, features, flow, prepared
-from vadpipe.store.base import SPLITS, clip_files, metadata
+from vadpipe.store import clips, features, flow, labels, prepared
+from vadpipe.store.base import SPLITS, ClipFile, listed_clips
 from vadpipe.store.clips import Clip
-from vadpipe.store.features import FeatureClip, feature_clips
+from vadpipe.store.features import FeatureClip
 from vadpipe.store.flow import FlowClip
+from vadpipe.store.labels import LabelClip
 from vadpipe.store.prepared import PreparedClip
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Clip",
     "FeatureClip",
     "FlowClip",
+    "LabelClip",
     "PreparedClip",
     "Store",
     "open_clips",
@@ -26,37 +28,56 @@ __all__ = [
 ]
 
 AnyClip = Clip | PreparedClip | FlowClip | FeatureClip
-ClipT = TypeVar("ClipT", bound=AnyClip)
+ClipT = TypeVar("ClipT", bound=ClipFile)
 
 # What is wanted -> the kinds of stores that serve: prepared images are images.
-SERVED_BY = {kind: {kind} for kind in (clips.KIND, prepared.INPAINTED, prepared.POOLS, flow.KIND, features.KIND)}
+_KINDS = (clips.KIND, labels.KIND, prepared.INPAINTED, prepared.POOLS, flow.KIND, features.KIND)
+SERVED_BY = {kind: {kind} for kind in _KINDS}
 SERVED_BY[clips.KIND] |= {prepared.INPAINTED, prepared.POOLS}
 
-_CLIP_CLASSES: dict[str, type[Clip | FlowClip]] = {
+_CLIP_CLASSES: dict[str, type[ClipFile]] = {
     clips.KIND: Clip,
+    labels.KIND: LabelClip,
     prepared.INPAINTED: PreparedClip,
     prepared.POOLS: PreparedClip,
     flow.KIND: FlowClip,
+    features.KIND: FeatureClip,
 }
 
 
 @dataclass(frozen=True)
 class Store(Generic[ClipT]):
-    """An opened store.
+    """An opened store; a split is read when it is asked for, so that a training needs the training clips alone.
 
     Attributes:
-        kind: `clips`, `inpainted`, `pools`, `flow` or `features`.
-        info: its metadata (that of the first clip, where each clip has a file of its own).
+        kind: `clips`, `labels`, `inpainted`, `pools`, `flow` or `features`.
+        info: the metadata of its first clip.
     """
 
     path: Path
     kind: str
     info: dict[str, Any]
-    all_clips: list[ClipT]
 
     def clips(self, split: str) -> list[ClipT]:
-        """Return the clips of `train` or `test`, sorted by name."""
-        return [clip for clip in self.all_clips if clip.split == split]
+        """Return the clips of `train` or `test`, sorted by name.
+
+        Raises:
+            UserError: a clip is missing, damaged, or of another length than when the store was written.
+        """
+        found: list[Any] = []
+        for name, length in sorted(listed_clips(self.path, split).items()):
+            clip = _CLIP_CLASSES[self.kind](self.path / split / f"{name}.parquet")
+            if (clip.length, clip.info.get("kind")) != (length, self.kind):
+                raise UserError(
+                    f"{clip.path} has {clip.length} frames of kind '{clip.info.get('kind')}', but {length} of kind "
+                    f"'{self.kind}' were written; run `dvc checkout {self.path}`, or remove it and run `dvc repro`"
+                )
+            found.append(clip)
+        return found
+
+    def all_clips(self) -> list[ClipT]:
+        """Return the clips of both splits, those for training first."""
+        return [clip for split in SPLITS for clip in self.clips(split)]
 
 
 def open_store(path: Path, kind: str | None = None) -> Store[Any]:
@@ -65,18 +86,19 @@ def open_store(path: Path, kind: str | None = None) -> Store[Any]:
     Raises:
         UserError: nothing is there, or it is of another kind.
     """
-    files = [file for split in SPLITS for file in clip_files(path, split)] if path.is_dir() else [path]
-    if not files or not files[0].exists():
+    split = next((split for split in SPLITS if (path / split).is_dir()), None)
+    if split is None:
         raise UserError(f"{path} is not here; run `dvc repro` or `dvc pull`")
-    info = metadata(files[0])
+    names = sorted(listed_clips(path, split))
+    if not names:
+        raise UserError(f"{path} has no clips for {split}; run `dvc repro`")
+    info = ClipFile(path / split / f"{names[0]}.parquet").info
     found = info.get("kind", "unknown")
     if kind is not None and found not in SERVED_BY[kind]:
         raise UserError(f"{path} is a store of kind '{found}', but '{kind}' is wanted; change `uses` of the run")
-    if found == features.KIND:
-        return Store(path, found, info, list(feature_clips(path, info)))
     if found not in _CLIP_CLASSES:
         raise UserError(f"{path} is no store of this program; remove it and run `dvc repro`")
-    return Store(path, found, info, [_CLIP_CLASSES[found](file) for file in files])
+    return Store(path, found, info)
 
 
 def open_clips(path: Path) -> list[Clip]:
@@ -85,4 +107,4 @@ def open_clips(path: Path) -> list[Clip]:
     Raises:
         UserError: nothing is there, or it is a store of something else.
     """
-    return list(open_store(path, clips.KIND).all_clips)
+    return list(open_store(path, clips.KIND).all_clips())

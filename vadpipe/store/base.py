@@ -1,4 +1,8 @@
-"""What all stores have in common: a kind in their metadata, clips, and rows a frame in row groups."""
+"""What all stores have in common: `NAME/{train,test}/CLIP.parquet`, a row a frame, in row groups.
+
+Each split has a manifest, `clips.json`, of its clips and their lengths, and each page of a file a checksum: a clip that
+is gone and a byte that is flipped are found, not computed with.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vadpipe.errors import UserError
+from vadpipe.files import read_json
+from vadpipe.store.atomic import write_json
 
 # Rows a row group: what is held in memory at once, whatever the length of a clip.
 ROWS = 32
 SPLITS = ("train", "test")
+_MANIFEST = "clips.json"
 
 Number = TypeVar("Number", bound=np.generic)
 ItemT = TypeVar("ItemT")
@@ -50,6 +57,11 @@ def with_metadata(schema: pa.Schema, **values: object) -> pa.Schema:
     return schema.with_metadata({key: json.dumps(value) for key, value in values.items()})
 
 
+def open_writer(path: Path, schema: pa.Schema, compression: str = "none") -> pq.ParquetWriter:
+    """Open a Parquet file for writing, with checksums; images, flow and vectors do not compress further."""
+    return pq.ParquetWriter(path, schema, compression=compression, use_dictionary=False, write_page_checksum=True)
+
+
 def metadata(path: Path) -> dict[str, Any]:
     """Return the metadata that `with_metadata` gave to a Parquet file.
 
@@ -66,11 +78,31 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         UserError: the file is missing, cut off or no Parquet.
     """
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, page_checksum_verification=True)
     except FileNotFoundError:
         raise UserError(f"{path} is not here; run `dvc repro` or `dvc pull`") from None
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path} is no whole Parquet file ({error}); remove it and run `dvc repro`") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, error: Exception) -> UserError:
+    """Return what to say of a file of a store that cannot be read whole."""
+    return UserError(
+        f"{path} is no whole Parquet file ({' '.join(str(error).split())[:200]}); run `dvc checkout {path.parent}`, "
+        "or remove it and run `dvc repro`"
+    )
+
+
+def read_group(file: pq.ParquetFile, path: Path, group: int, columns: list[str]) -> pa.Table:
+    """Read columns of a row group.
+
+    Raises:
+        UserError: a page is damaged.
+    """
+    try:
+        return file.read_row_group(group, columns)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise damaged(path, error) from None
 
 
 def _decode(values: dict[bytes, bytes] | None) -> dict[str, Any]:
@@ -99,14 +131,48 @@ class ClipFile:
         """Yield the columns, a row group at a time."""
         file = open_parquet(self.path)
         for group in range(file.num_row_groups):
-            yield file.read_row_group(group, columns)
+            yield read_group(file, self.path, group, columns)
+
+    def row(self, index: int, column: str) -> pa.Scalar:
+        """Return the value of one frame."""
+        return read_group(open_parquet(self.path), self.path, index // ROWS, [column])[column][index % ROWS]
 
     def column(self, name: str) -> list[Any]:
         """Return a small column whole."""
-        values: list[Any] = open_parquet(self.path).read([name])[name].to_pylist()
-        return values
+        return [value for rows in self.rows([name]) for value in rows[name].to_pylist()]
 
 
-def clip_files(folder: Path, split: str) -> list[Path]:
-    """Return the files of a split's clips, sorted by name."""
-    return sorted((folder / split).glob("*.parquet"))
+def clip_file(folder: Path, split: str, clip: str) -> Path:
+    """Return the file of a clip in a store that is written, its folder made."""
+    (folder / split).mkdir(exist_ok=True)
+    return folder / split / f"{clip}.parquet"
+
+
+def write_manifests(folder: Path) -> None:
+    """Write down which clips each split of a finished store has, and how long they are."""
+    for split in SPLITS:
+        (folder / split).mkdir(exist_ok=True)
+        files = sorted((folder / split).glob("*.parquet"))
+        lengths = {file.stem: open_parquet(file).metadata.num_rows for file in files}
+        write_json(folder / split / _MANIFEST, {"clips": lengths})
+
+
+def listed_clips(folder: Path, split: str) -> dict[str, int]:
+    """Return the clips that a split's manifest lists, by name, and their lengths.
+
+    Raises:
+        UserError: there is no manifest, or other files than it lists.
+    """
+    manifest = folder / split / _MANIFEST
+    if not manifest.exists():
+        raise UserError(f"{manifest} is not here; run `dvc repro` or `dvc pull`")
+    again = f"run `dvc checkout {folder}`, or remove it and run `dvc repro`"
+    listed = read_json(manifest, again).get("clips")
+    if not isinstance(listed, dict):
+        raise UserError(f"{manifest} lists no clips; {again}")
+    there = {file.stem for file in (folder / split).glob("*.parquet")}
+    if there != listed.keys():
+        odd = min(there ^ listed.keys())
+        what = "is missing" if odd in listed else "does not belong there"
+        raise UserError(f"{folder / split / odd}.parquet {what}, by {manifest}; {again}")
+    return listed

@@ -1,37 +1,35 @@
-"""The clip store: `data/clips/NAME/{train,test}/CLIP.parquet`, a row a frame."""
+"""The clip store, `data/clips/NAME`: encoded frames, where they come from and when they were taken."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vadpipe.errors import UserError
 from vadpipe.parallel import ordered_map
 from vadpipe.store import images
-from vadpipe.store.base import ROWS, ClipFile, open_parquet, parts, with_metadata
+from vadpipe.store.base import ROWS, ClipFile, open_writer, parts, with_metadata
+from vadpipe.store.labels import LabelWriter
 
 KIND = "clips"
-VERSION = 1
+VERSION = 2
 # Frames that a thread takes at once: enough to hide its start, few enough when they are decoded video.
 _TASK = 8
 
-BOX = pa.struct([("track", pa.int32()), *((side, pa.int32()) for side in ("x_min", "y_min", "x_max", "y_max"))])
 SCHEMA = pa.schema(
     [
         pa.field("frame", pa.int32(), nullable=False),
         pa.field("image", pa.binary(), nullable=False),
-        pa.field("mask", pa.binary()),
-        pa.field("label", pa.int8()),
         pa.field("name", pa.string(), nullable=False),
-        pa.field("boxes", pa.list_(BOX)),
+        pa.field("time", pa.float64()),
     ]
 )
 
@@ -46,6 +44,7 @@ class Frame:
         mask: an encoded file or uint8 (H, W), above 0 = abnormal; None where there is none.
         label: 1 abnormal, 0 normal, None unknown.
         boxes: abnormal boxes, pixels, x_max and y_max exclusive; None where there are none.
+        time: seconds from the beginning of the source; None = the frame has no place in time.
     """
 
     name: str
@@ -53,6 +52,7 @@ class Frame:
     mask: Path | images.Image | None = None
     label: int | None = None
     boxes: list[dict[str, int]] | None = None
+    time: float | None = None
 
 
 def checked_rows(frames: Iterable[Frame], quality: int | None) -> Iterator[list[dict[str, Any]]]:
@@ -73,28 +73,25 @@ def checked_rows(frames: Iterable[Frame], quality: int | None) -> Iterator[list[
         yield rows
 
 
-def write_clip(path: Path, frames: Iterable[Frame], quality: int | None, **info: object) -> int:
-    """Write a clip and return its number of frames.
+def write_clip(path: Path, truth: Path, frames: Iterable[Frame], quality: int | None, **info: object) -> int:
+    """Write the frames of a clip to `path`, what is known of them to `truth`, and return their number.
 
     Raises:
         UserError: as `checked_rows`, or the clip is empty.
     """
     writer: pq.ParquetWriter | None = None
     count = 0
-    try:
+    with ExitStack() as files:
         for rows in checked_rows(frames, quality):
             if writer is None:
-                size = rows[0]["size"]._asdict()
-                schema = with_metadata(SCHEMA, kind=KIND, version=VERSION, **size, **info)
-                # JPEG and PNG do not compress further; the small columns are not worth it.
-                writer = pq.ParquetWriter(path, schema, compression="none", use_dictionary=False)
+                about = {"kind": KIND, "version": VERSION, **rows[0]["size"]._asdict(), **info}
+                writer = files.enter_context(open_writer(path, with_metadata(SCHEMA, **about)))
+                labels = files.enter_context(closing(LabelWriter(truth, **about)))
             columns = {name: [row[name] for row in rows] for name in SCHEMA.names if name != "frame"}
             columns["frame"] = list(range(count, count + len(rows)))
             writer.write_table(pa.table(columns, schema=writer.schema), row_group_size=ROWS)
+            labels.write(rows)
             count += len(rows)
-    finally:
-        if writer is not None:
-            writer.close()
     if count == 0:
         raise UserError(f"the clip '{path.stem}' has no frames; remove it or add its frames")
     return count
@@ -111,6 +108,7 @@ def _encode(frame: Frame, quality: int | None) -> dict[str, Any]:
         "label": frame.label,
         "name": frame.name,
         "boxes": frame.boxes,
+        "time": frame.time,
     }
 
 
@@ -170,11 +168,6 @@ def _check_size(row: dict[str, Any], first: images.Size) -> None:
 class Clip(ClipFile):
     """A clip of the store."""
 
-    def labels(self) -> npt.NDArray[np.int8] | None:
-        """Return int8 (T,), 1 = abnormal, or None where the clip has no labels."""
-        labels = self.column("label")
-        return None if any(label is None for label in labels) else np.array(labels, np.int8)
-
     def chunks(self, grey: bool = False) -> Iterator[images.Image]:
         """Yield decoded frames, uint8 (n, H, W, 3) RGB or with `grey` (n, H, W), decoded ahead in threads."""
         decode = images.decode_grey if grey else images.decode
@@ -187,5 +180,4 @@ class Clip(ClipFile):
 
     def frame(self, index: int) -> images.Image:
         """Return one frame, uint8 (H, W, 3) RGB."""
-        rows = open_parquet(self.path).read_row_group(index // ROWS, ["image"])
-        return images.decode(rows["image"][index % ROWS].as_py())
+        return images.decode(self.row(index, "image").as_py())

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from vadpipe.store.base import ROWS, ClipFile, open_parquet, with_metadata
+from vadpipe.store.base import ROWS, ClipFile, open_writer, with_metadata
 
 KIND = "flow"
 
@@ -29,7 +28,7 @@ def write_clip(path: Path, chunks: Iterable[list[FlowField | None]], height: int
     schema = with_metadata(SCHEMA, kind=KIND, height=height, width=width, **info)
     count = 0
     # Flow hardly compresses: zstd saves a tenth of the space and takes as long as the flow itself.
-    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
+    with open_writer(path, schema) as writer:
         for chunk in chunks:
             columns = {
                 "frame": list(range(count, count + len(chunk))),
@@ -56,8 +55,7 @@ class FlowClip(ClipFile):
 
     def field(self, index: int) -> FlowField:
         """Return the flow into one frame, float16 (h, w, 2)."""
-        rows = open_parquet(self.path).read_row_group(index // ROWS, ["flow"])
-        return self._field(rows["flow"][index % ROWS])
+        return self._field(self.row(index, "flow"))
 
     def _field(self, data: pa.Scalar) -> FlowField:
         shape = (self.info["height"], self.info["width"], 2)

@@ -1,7 +1,6 @@
 """Prepared images: clip stores with columns that a preparation added, `data/inpainted/NAME` and `data/pools/NAME`.
 
-Labels stay behind: training images are normal once they are prepared, and test images are judged against the
-clip store, so that a corrected label runs no training again.
+Labels stay behind, in the label store: training images are normal once they are prepared.
 """
 
 from __future__ import annotations
@@ -13,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vadpipe.errors import UserError
 from vadpipe.parallel import ordered_map
 from vadpipe.store import images
-from vadpipe.store.base import ROWS, parts, with_metadata
+from vadpipe.store.base import ROWS, open_writer, parts, with_metadata
 from vadpipe.store.clips import SCHEMA, Clip
 
 INPAINTED = "inpainted"
@@ -62,18 +60,15 @@ def write_clip(path: Path, kind: str, source: Clip, prepared: Iterable[Prepared]
         UserError: a region covers nothing.
     """
     schema = with_metadata(_SCHEMA, **{**source.info, "kind": kind, "version": VERSION, **info})
-    label = 0 if source.split == "train" else None
     count = 0
-    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
+    with open_writer(path, schema) as writer:
         for group in parts(prepared, ROWS):
             size = len(group)
             columns = {
                 "frame": list(range(count, count + size)),
                 "image": [one.image for one in group],
-                "mask": [None] * size,
-                "label": [label] * size,
                 "name": [one.name for one in group],
-                "boxes": [None] * size,
+                "time": [None] * size,
                 "filled": [_encode(one.filled) for one in group],
                 "region": [_encode_region(one) for one in group],
                 "confidence": [one.confidence for one in group],

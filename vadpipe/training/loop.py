@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -155,9 +156,21 @@ def _save(parts: dict[str, Any], losses: list[float], path: Path) -> None:
         torch.save({**states, "losses": losses}, beside)
 
 
+def _whole(path: Path) -> bool:
+    """Say whether a saved state, a zip archive with a checksum for each of its parts, is as it was written."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except zipfile.BadZipFile:
+        return False
+
+
 def _resume(parts: dict[str, Any], path: Path, device: torch.device) -> list[float]:
     """Load the state of an interrupted training, if there is one, and return its losses so far."""
     if not path.is_file():
+        return []
+    if not _whole(path):
+        print(f"{path} is damaged: the training begins anew")
         return []
     states = torch.load(path, map_location=device, weights_only=True)
     for name, part in parts.items():

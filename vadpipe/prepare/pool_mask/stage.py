@@ -19,7 +19,7 @@ from vadpipe.prepare.pool_mask.find import Pool, find_pool
 from vadpipe.progress import counted
 from vadpipe.store import images, open_store
 from vadpipe.store.atomic import replacing
-from vadpipe.store.base import SPLITS
+from vadpipe.store.base import clip_file, write_manifests
 from vadpipe.store.prepared import INPAINTED, POOLS, Prepared, PreparedClip, write_clip
 
 _SHOWN = 8
@@ -34,24 +34,24 @@ def write_pools(params: PoolMask, source: Path, out: Path, workers: int | None =
     Raises:
         UserError: `source` is no inpainted store, or the disk is full.
     """
-    clips: list[PreparedClip] = open_store(source, INPAINTED).all_clips
+    clips: list[PreparedClip] = open_store(source, INPAINTED).all_clips()
     count = sum(clip.length for clip in clips)
     fallbacks: list[str] = []
     samples: list[tuple[PreparedClip, int, Pool]] = []
     start = time.perf_counter()
     with replacing(out, folder=True) as folder:
-        for split in SPLITS:
-            (folder / split).mkdir()
         with tqdm(total=count, unit=" images", desc="pool_mask", disable=None) as bar:
             done = counted(pools(clips, params, workers), bar)
             for clip in clips:
                 lost: list[str] = []
                 found = _noted(clip, islice(done, clip.length), lost, samples)
-                path = folder / clip.split / f"{clip.name}.parquet"
                 # Written as they come, while the next ones are looked for.
-                write_clip(path, POOLS, clip, _prepared(clip, found), **params.model_dump())
+                write_clip(
+                    clip_file(folder, clip.split, clip.name), POOLS, clip, _prepared(clip, found), **params.model_dump()
+                )
                 if lost:
                     fallbacks.append(_fallback(clip, lost))
+        write_manifests(folder)
         seconds = time.perf_counter() - start
         chosen = [samples[index] for index in _spread(len(samples), _SHOWN)]
         (folder / "preview.png").write_bytes(images.encode_png(_preview(chosen)))

@@ -1,0 +1,56 @@
+"""The label store, `data/labels/NAME`: what is abnormal in the frames of the clip store, by frame, pixel and box.
+
+It lies beside the clips, not in them, so that a corrected label computes no flow and no feature again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from vadpipe.store.base import ROWS, ClipFile, open_writer, with_metadata
+
+KIND = "labels"
+
+BOX = pa.struct([("track", pa.int32()), *((side, pa.int32()) for side in ("x_min", "y_min", "x_max", "y_max"))])
+SCHEMA = pa.schema(
+    [
+        pa.field("frame", pa.int32(), nullable=False),
+        pa.field("label", pa.int8()),
+        pa.field("mask", pa.binary()),
+        pa.field("boxes", pa.list_(BOX)),
+    ]
+)
+
+
+class LabelWriter:
+    """Writes what is known of a clip's frames, in their order."""
+
+    def __init__(self, path: Path, **info: object) -> None:
+        self.writer = open_writer(path, with_metadata(SCHEMA, **{**info, "kind": KIND}))
+        self.count = 0
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Write rows with `label` (1, 0, None = unknown), `mask` (PNG or None) and `boxes` (a list or None)."""
+        columns: dict[str, Any] = {name: [row[name] for row in rows] for name in ("label", "mask", "boxes")}
+        columns["frame"] = list(range(self.count, self.count + len(rows)))
+        self.writer.write_table(pa.table(columns, schema=self.writer.schema), row_group_size=ROWS)
+        self.count += len(rows)
+
+    def close(self) -> None:
+        """Finish the file."""
+        self.writer.close()
+
+
+class LabelClip(ClipFile):
+    """What is known of the frames of a clip; its metadata are those of the clip."""
+
+    def labels(self) -> npt.NDArray[np.int8] | None:
+        """Return int8 (T,), 1 = abnormal, or None where the clip has no labels."""
+        labels = self.column("label")
+        return None if any(label is None for label in labels) else np.array(labels, np.int8)
