@@ -1,12 +1,13 @@
-"""Stage `evaluate`: measure the scores of a run, to metrics/runs/RUN.json and plots/RUN."""
+"""Stage `evaluate`: measure the scores of a run, to metrics/runs/RUN.json, metrics/roc/RUN.csv and plots/RUN."""
 
 from vadpipe import params, paths
 from vadpipe.evaluation.locate import locate
-from vadpipe.evaluation.plots import headline, write_plots
+from vadpipe.evaluation.plots import headline, write_plots, write_roc
 from vadpipe.evaluation.run import evaluate
 from vadpipe.evaluation.scored import align
 from vadpipe.evaluation.strips import write_strips
 from vadpipe.evaluation.truth import clip_truths
+from vadpipe.evaluation.unlabelled import write_unlabelled
 from vadpipe.params import Evaluate
 from vadpipe.stage import run_stage
 from vadpipe.store import open_store
@@ -24,11 +25,14 @@ def main(name: str) -> None:
     labels, scores = known.clips("test"), paths.scores(name)
     check_seal(scores, f"run `dvc checkout {scores}` or `dvc repro -f score@{name}`")
     scored = align(name, read_scores(scores), labels)
-    located = locate(name, settings, scored, clip_truths(labels, clips), known.clips("train"), scores)
+    truths, training = clip_truths(labels, clips), known.clips("train")
+    located = locate(name, settings, scored, truths, training, scores)
     result = evaluate(name, run, settings, scored, located)
     with replacing(paths.plots(name), folder=True) as folder:
         write_plots(folder, result, scored, clips, scores)
         write_strips(folder, name, located, scored.seeds[0], scores)
+        write_unlabelled(folder, settings, scored, truths, training, scores)
+    write_roc(paths.roc(name), scored)
     write_json(paths.run_metrics(name), result)
     print(f"{headline(result)} -> {paths.run_metrics(name)}, {paths.plots(name)}")
 

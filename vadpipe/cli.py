@@ -50,18 +50,15 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 @app.command()
 def check() -> None:
-    """Check params.yaml: keys, types, names, data sets, methods and what each run uses.
+    """Check params.yaml: keys, types, names, data sets, methods, what each run uses, and what this machine can do.
 
     Example: vadpipe check
     """
-    from vadpipe.methods import base
-    from vadpipe.prepare import generators
+    from vadpipe import demands
 
     loaded = params.load()
-    for name, values in loaded.generate.items():
-        generators.check(name, values)
-    base.check(loaded)
-    typer.echo(f"{paths.PARAMS} is right: {len(loaded.ingest)} data set(s), {len(loaded.runs)} run(s)")
+    demands.check(loaded)
+    typer.echo(f"{paths.PARAMS} is right: {len(loaded.datasets)} data set(s), {len(loaded.runs)} run(s)")
 
 
 @app.command()
@@ -95,38 +92,75 @@ def data_add(
     name: Annotated[str, typer.Argument(help="Name of the data set: lower-case letters, digits, _.")],
     path: Annotated[Path, typer.Argument(help="The folder that holds it.")],
     reader: Annotated[str, typer.Option(help="Who reads its layout: ucsd, folder or pool.")],
-    place: Annotated[Place, typer.Option(help="Copy it, link to it, or copy and `dvc add` it.")] = Place.copy,
-    fps: Annotated[float, typer.Option(help="Frames a second, of video.")] = 10.0,
+    place: Annotated[Place, typer.Option(help="Copy it and `dvc add` it, copy it only, or link to it.")] = Place.dvc,
+    fps: Annotated[float | None, typer.Option(help="Frames a second; without it, what the video says.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Take so many frames a second; 10 of fast video by default.")
+    ] = None,
+    side: Annotated[int | None, typer.Option(help="Longest side of what is stored, pixels.")] = None,
+    objects: Annotated[list[str] | None, typer.Option(help="Take annotations of this name only; repeat it.")] = None,
+    pictures_in_git: Annotated[bool, typer.Option(help="Let git have pictures of frames, faces included.")] = False,
 ) -> None:
-    """Check a data set's layout, bring it to data/raw/NAME, and add it with a run of each method to params.yaml.
+    """Check a data set, bring it to data/raw/NAME, and add it with runs that can work on it to params.yaml.
+
+    Every frame, mask and label is read first, as `vadpipe data check` does; what is refused adds nothing.
 
     Layout `ucsd`: Train/Train001/*.tif, Test/Test001/*.tif, Test/Test001_gt/*.bmp, Test/*.m.
     Layout `folder`: train/CLIP.mp4 or train/CLIP/*.jpg, test/..., and optionally labels.csv
-    (clip,first,last: abnormal frames, from 0, both included), masks/CLIP.npy or masks/CLIP/*.png, tracks.csv.
+    (clip,first,last: abnormal frames, both included), masks/CLIP.npy or masks/CLIP/*.png, tracks.csv.
     Layout `pool`: train/images/*.jpg and train/annotations/*.xml (Pascal VOC), train_empty/images; test likewise.
+    What is read how, and what is refused: docs/data.md.
 
-    Example: vadpipe data add ped2 ~/UCSDped2 --reader ucsd --place link
+    Example: vadpipe data add gate ~/recordings --reader folder --rate 5
     """
-    from vadpipe import edit, starter
-    from vadpipe.datasets import base as readers
-    from vadpipe.prepare.place import place as bring
-    from vadpipe.store.atomic import write_text
+    from vadpipe import collection
 
-    params.check_key(name, "vadpipe data add")
-    loaded = params.load()
-    if name in loaded.ingest:
-        raise UserError(f"params.yaml has a data set '{name}' already; choose another name or remove that one")
-    found = readers.get(reader)(path)
-    # Decoded video is kept as JPEG, since PNG takes ten times the space; UCSD frames are TIFF, kept exact.
-    quality = 95 if reader == "folder" else None
-    ingest = {"reader": reader, "fps": fps if found.ordered else None, "quality": quality}
-    params.parse(params.Ingest, ingest, "vadpipe data add")
-    start = starter.video if found.ordered else starter.pools
-    text = edit.with_items(start(name, ingest, loaded.methods))
-    bring(path, paths.raw(name), place.value)
-    write_text(paths.PARAMS, text)
-    typer.echo(f"{name}: {len(found.clips)} clips -> {paths.raw(name)} ({place.value}); params.yaml has its runs")
-    typer.echo(f"next: vadpipe data check {name}, then vadpipe repro -j 2")
+    ingest = {"reader": reader, "fps": fps, "rate": rate, "side": side, "objects": objects or None}
+    report, added = collection.add(name, path, ingest, place.value, private=not pictures_in_git)
+    for line in report.lines:
+        typer.echo(line)
+    typer.echo(f"{name} -> {paths.raw(name)} ({place.value}); params.yaml has {len(added)} runs: {', '.join(added)}")
+    if place is not Place.dvc:
+        typer.echo(
+            f"a clone or `dvc exp run --temp` will not have {paths.raw(name)}; to share it: `dvc add {paths.raw(name)}`"
+        )
+    typer.echo(f"next: vadpipe repro {name} -j 2")
+
+
+@data.command("remove")
+def data_remove(
+    name: Annotated[str, typer.Argument(help="A data set of params.yaml.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove a data set whole: its raw data here, items of params.yaml, stores, runs, models and results.
+
+    Where the raw data are linked, the link is removed and what it leads to stays.
+
+    Example: vadpipe data remove gate
+    """
+    from vadpipe import collection
+
+    found = collection.belongings(params.load(), name)
+    there = [str(path) for path in (paths.raw(name), *found.outputs) if path.exists()]
+    typer.echo(f"{name}: {len(found.runs)} runs; to be removed: {', '.join(there) or 'nothing on the disk'}")
+    if not yes:
+        typer.confirm("Remove all of it?", abort=True)
+    collection.remove(name)
+    typer.echo(f"{name} is gone; `dvc gc --workspace` frees what DVC's cache holds of it")
+
+
+@data.command("archive")
+def data_archive(name: Annotated[str, typer.Argument(help="A data set of params.yaml that is ingested.")]) -> None:
+    """Let raw footage go once it is ingested; DVC tracks its clips and labels, and all that comes after still runs.
+
+    Example: vadpipe data archive gate
+    """
+    from vadpipe import collection
+
+    gone = collection.archive(name)
+    typer.echo(
+        f"{name}: DVC tracks {paths.clips(name)} and {paths.labels(name)}; removed: {', '.join(gone) or 'nothing'}"
+    )
 
 
 @data.command("check")
@@ -135,10 +169,11 @@ def data_check(name: Annotated[str, typer.Argument(help="A data set of params.ya
 
     Example: vadpipe data check ped2
     """
+    from vadpipe.datasets import base as readers
     from vadpipe.prepare.inspect import inspect
 
-    reader = params.item(params.load().ingest, "ingest", name).reader
-    for line in inspect(reader, paths.raw(name)):
+    values = params.item(params.load().ingest, "ingest", name)
+    for line in inspect(values, readers.scan(paths.raw(name), values.reader, values.objects), f"ingest.{name}").lines:
         typer.echo(line)
     typer.echo(f"{paths.raw(name)} is right")
 
@@ -155,14 +190,17 @@ def data_list() -> None:
             name,
             values.reader,
             "-" if values.fps is None else f"{values.fps:g}",
-            "generated" if name in loaded.generate else _whence(paths.raw(name)),
+            "archived" if name in loaded.archived else _whence(name, loaded),
         )
-        for name, values in loaded.ingest.items()
+        for name, values in loaded.datasets.items()
     ]
     _table(("data set", "reader", "fps", "raw data"), rows)
 
 
-def _whence(path: Path) -> str:
+def _whence(name: str, loaded: params.Params) -> str:
+    path = paths.raw(name)
+    if name in loaded.generate:
+        return "generated"
     if path.is_symlink():
         return f"linked to {path.readlink()}"
     return "here" if path.is_dir() else "not here"
@@ -174,9 +212,9 @@ def runs_list() -> None:
 
     Example: vadpipe runs list
     """
-    import json
+    from vadpipe.files import read_json, there
 
-    figures = json.loads(paths.SUMMARY.read_text()) if paths.SUMMARY.is_file() else {}
+    figures = read_json(paths.SUMMARY, "run `dvc repro summarize`") if there(paths.SUMMARY) else {}
     rows = []
     for name, run in params.load().runs.items():
         auc = figures.get(name, {}).get("raw", {}).get("micro_auc")
@@ -193,7 +231,7 @@ def runs_add(
 ) -> None:
     """Add a run to params.yaml; change its train, score and evaluate there to differ from the defaults.
 
-    Example: vadpipe runs add ped2_knn_resnet --dataset ped2 --method knn --uses data/features/ped2_resnet.parquet
+    Example: vadpipe runs add ped2_knn_resnet --dataset ped2 --method knn --uses data/features/ped2_resnet
     """
     from vadpipe import edit, starter
     from vadpipe.methods import base

@@ -1,70 +1,158 @@
-"""Additions to params.yaml, every comment and line of the rest kept."""
+"""Additions to and removals from params.yaml, every comment and line of the rest kept.
+
+An edit reads the file, changes it and replaces it under a lock, so that of two edits at once none is lost.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
 
 from vadpipe import paths
+from vadpipe.files import read_text
 from vadpipe.params import load
-from vadpipe.store.atomic import write_text
+from vadpipe.store.atomic import locked, write_text
 
 Items = Mapping[str, Mapping[str, Any]]
+
+# An edit takes milliseconds; whoever holds the lock longer hangs.
+_WAIT_S = 30.0
 
 
 def add_items(additions: Mapping[str, Items], path: Path = paths.PARAMS) -> None:
     """Add items to sections: `{"flow": {"ped2": {...}}}`.
 
     Raises:
-        UserError: as `with_items`; the file is as it was.
+        UserError: as `check_items`; the file is as it was.
     """
-    write_text(path, with_items(additions, path))
+    with _editing(path) as lines:
+        _insert_all(lines, additions)
 
 
-def with_items(additions: Mapping[str, Items], path: Path = paths.PARAMS) -> str:
-    """Return the text of the file with the items added, checked as `params.load` does.
+def check_items(additions: Mapping[str, Items], path: Path = paths.PARAMS) -> None:
+    """Check what the file would be with the items added, as `params.load` does, and leave it as it is.
 
     Raises:
         UserError: the result would not be right, for instance because an item of the name is there.
     """
-    lines = path.read_text().splitlines(keepends=True)
-    for section, items in additions.items():
-        lines = _insert(lines, section, [_line(key, values) for key, values in items.items()])
-    text = "".join(lines)
+    lines = read_text(path).splitlines(keepends=True)
+    _insert_all(lines, additions)
+    _check("".join(lines), path)
+
+
+def remove_items(removals: Mapping[str, Collection[str]], path: Path = paths.PARAMS) -> None:
+    """Remove items from sections: `{"flow": ["ped2"]}`; items that are not there are none to remove.
+
+    Raises:
+        UserError: what is left would not be right, for instance because a run uses what was removed.
+    """
+    with _editing(path) as lines:
+        for section, keys in removals.items():
+            remove_keys(lines, section, keys)
+
+
+def move_item(source: str, target: str, key: str, values: Mapping[str, Any], path: Path = paths.PARAMS) -> None:
+    """Move an item from one section to another.
+
+    Raises:
+        UserError: what comes out would not be right.
+    """
+    with _editing(path) as lines:
+        remove_keys(lines, source, [key])
+        _insert_all(lines, {target: {key: values}})
+
+
+@contextmanager
+def _editing(path: Path) -> Iterator[list[str]]:
+    """Give the lines of the file, and replace it by what becomes of them, if that is right."""
+    with locked(path.with_name(f"{path.name}.edit"), wait_s=_WAIT_S):
+        lines = read_text(path).splitlines(keepends=True)
+        yield lines
+        text = "".join(lines)
+        _check(text, path)
+        write_text(path, text)
+
+
+def _check(text: str, path: Path) -> None:
     tried = path.with_name(f".{path.name}.tried")
     try:
-        tried.write_text(text)
+        tried.write_text(text, encoding="utf-8")
         load(tried)
     finally:
         tried.unlink(missing_ok=True)
-    return text
 
 
-def _insert(lines: list[str], section: str, added: list[str]) -> list[str]:
+def _insert_all(lines: list[str], additions: Mapping[str, Items]) -> None:
+    for section, items in additions.items():
+        added = [line for key, values in items.items() for line in _block(key, values)]
+        if added:
+            _insert(lines, section, added)
+
+
+def _insert(lines: list[str], section: str, added: list[str]) -> None:
     """Insert lines at the end of a section, above the blank lines and comments that lead to the next one."""
-    start = next(index for index, line in enumerate(lines) if re.match(rf"{section}\s*:", line))
-    # An empty section may be written `section: {}`.
-    lines[start] = re.sub(r":\s*\{\s*\}", ":", lines[start], count=1)
-    end = start + 1
-    while end < len(lines) and not re.match(r"\S", lines[end]):
-        end += 1
-    while end > start + 1 and not lines[end - 1].strip():
-        end -= 1
+    start, end = _spans("".join(lines))[section]
+    if end == start + 1:
+        # An empty section is written `section: {}`.
+        head, _, comment = lines[start].partition("#")
+        lines[start] = f"{head.partition(':')[0]}:{f'  # {comment.strip()}' if comment else ''}\n"
     if not lines[end - 1].endswith("\n"):
         lines[end - 1] += "\n"
-    return [*lines[:end], *added, *lines[end:]]
+    lines[end:end] = added
 
 
-def _line(key: str, values: Mapping[str, Any]) -> str:
-    """Return an item as one indented line in flow style."""
+def remove_keys(lines: list[str], section: str, keys: Collection[str]) -> None:
+    """Remove the items of a section of a YAML file, given by its lines, with the blank lines that follow them."""
+    start, _ = _spans("".join(lines))[section]
+    items = _spans("".join(lines), section)
+    for key in sorted(items.keys() & set(keys), key=lambda key: items[key], reverse=True):
+        first, end = items[key]
+        del lines[first:end]
+    if items and items.keys() <= set(keys):
+        head, _, comment = lines[start].partition("#")
+        lines[start] = f"{head.rstrip()} {{}}{f' # {comment.strip()}' if comment else ''}\n"
+
+
+def _spans(text: str, section: str | None = None) -> dict[str, tuple[int, int]]:
+    """Return first line and the line behind the last of each top-level key, or of each key of a section.
+
+    Blank lines and comments above a key belong to it, not to what stands before.
+    """
+    tree = YAML().load(text)
+    lines = text.splitlines()
+    found = tree if section is None else tree[section]
+    if not found:
+        return {}
+    limit = len(lines) if section is None else _spans(text)[section][1]
+    starts = [found.lc.key(key)[0] for key in found]
+    spans = {}
+    for key, start, following in zip(found, starts, [*starts[1:], limit], strict=True):
+        end = following
+        while end > start + 1 and (not lines[end - 1].strip() or lines[end - 1].lstrip().startswith("#")):
+            end -= 1
+        spans[key] = (start, end)
+    return spans
+
+
+def _block(key: str, values: Mapping[str, Any]) -> list[str]:
+    """Return an item as lines, a key a line: `dvc exp run -S` writes the file anew and leaves these as they are."""
     yaml = YAML()
-    yaml.default_flow_style = True
     yaml.width = 10_000
     text = StringIO()
-    yaml.dump(dict(values), text)
-    return f"  {key}: {text.getvalue().strip()}\n"
+    yaml.dump({key: {name: _flow(value) for name, value in values.items()}}, text)
+    return [f"  {line}\n" for line in text.getvalue().splitlines()]
+
+
+def _flow(value: Any) -> Any:
+    """Return a list so that it is written on one line."""
+    if not isinstance(value, list):
+        return {name: _flow(inner) for name, inner in value.items()} if isinstance(value, dict) else value
+    sequence = CommentedSeq(value)
+    sequence.fa.set_flow_style()
+    return sequence

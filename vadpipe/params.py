@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.tokens import AliasToken
 
 from vadpipe import paths
 from vadpipe.errors import UserError, did_you_mean
+from vadpipe.files import read_text, there
 
 # DVC drops a stage whose key is a number or a bool, and a dot breaks its parameter paths.
 KEY = re.compile(r"[a-z][a-z0-9_]*")
@@ -21,28 +23,65 @@ Device = Literal["auto", "cuda", "mps", "cpu"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
+# Above it nothing here is a number that anybody means: an epoch, a size, a seed, a rate.
+LARGEST = 2**31 - 1
+
+
 def _different(seeds: list[int]) -> list[int]:
     if len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise ValueError("expected different seeds, none negative")
     return seeds
 
 
+def _rising(bounds: list[float]) -> list[float]:
+    if bounds[0] >= bounds[1]:
+        raise ValueError("expected the smaller bound first")
+    return bounds
+
+
 # A model is fitted with each of them.
 Seeds = Annotated[list[int], Field(min_length=1), AfterValidator(_different)]
+# Smallest and largest share of a frame.
+Shares = Annotated[
+    list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2, max_length=2), AfterValidator(_rising)
+]
 
 
 class Section(BaseModel):
-    """A group of parameters: every key known, every type exact."""
+    """A group of parameters: every key known, every type exact, every number finite and of a size that can be meant."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _no_giants(self) -> Self:
+        for name in type(self).model_fields:
+            values = getattr(self, name)
+            for value in values if isinstance(values, list) else [values]:
+                if isinstance(value, int | float) and abs(value) > LARGEST:
+                    raise ValueError(f"{name}: {value} is larger than any number that makes sense here")
+        return self
 
 
 class Ingest(Section):
     """How a data set under `data/raw/NAME` becomes clips."""
 
     reader: str
-    fps: float | None = Field(gt=0)
+    objects: list[str] | None
+    fps: float | None = Field(gt=0, le=10_000)
+    every: int = Field(ge=1)
+    rate: float | None = Field(gt=0, le=10_000)
+    start: float = Field(ge=0)
+    end: float | None = Field(gt=0)
+    side: int | None = Field(ge=2, le=16_384)
     quality: int | None = Field(ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _one_way_to_take_frames(self) -> Self:
+        if self.rate is not None and self.every > 1:
+            raise ValueError("give `rate` or `every`, not both")
+        if self.end is not None and self.end <= self.start:
+            raise ValueError(f"`end` ({self.end:g} s) is not behind `start` ({self.start:g} s)")
+        return self
 
 
 class Flow(Section):
@@ -57,8 +96,8 @@ class Inpaint(Section):
     """How the annotated boxes of training images are filled."""
 
     method: Literal["telea", "navier_stokes"]
-    radius: float = Field(gt=0)
-    margin: int = Field(ge=0)
+    radius: float = Field(gt=0, le=100)
+    margin: int = Field(ge=0, le=10_000)
 
 
 class PoolMask(Section):
@@ -74,17 +113,17 @@ class FeatureSet(Section):
     uses: str
     backbone: str
     weights: str
-    height: int = Field(ge=16)
-    width: int = Field(ge=16)
-    layers: list[Annotated[int, Field(ge=0)]]
+    height: int = Field(ge=16, le=8192)
+    width: int = Field(ge=16, le=8192)
+    layers: list[Annotated[int, Field(ge=0, le=1000)]]
     pool: Literal["avg", "max"]
-    grid: list[Annotated[int, Field(ge=1)]] = Field(min_length=2, max_length=2)
+    grid: list[Annotated[int, Field(ge=1, le=1024)]] = Field(min_length=2, max_length=2)
     batch: int = Field(ge=1)
     precision: Precision
     device: Device
 
     @model_validator(mode="after")
-    def _grid_needs_a_layer(self) -> FeatureSet:
+    def _grid_needs_a_layer(self) -> Self:
         if not self.layers and self.grid != [1, 1]:
             raise ValueError("a grid needs `layers`, since the vector before the class head has no place")
         return self
@@ -100,11 +139,11 @@ class MethodDefaults(Section):
 class Evaluate(Section):
     """How scores become figures; nothing here is chosen on test labels."""
 
-    smoothing_s: float = Field(gt=0)
-    bootstrap: int = Field(ge=0)
-    top_frames: int = Field(ge=1)
+    smoothing_s: float = Field(gt=0, le=3600)
+    bootstrap: int = Field(ge=0, le=1_000_000)
+    top_frames: int = Field(ge=1, le=1000)
     box_levels: list[Annotated[float, Field(gt=0, lt=1)]] = Field(min_length=1)
-    box_area: list[Annotated[float, Field(gt=0, le=1)]] = Field(min_length=2, max_length=2)
+    box_area: Shares
     box_aspect: float = Field(ge=1)
     box_overlap: float = Field(ge=0, lt=1)
     box_false_alarms: float = Field(gt=0)
@@ -132,6 +171,7 @@ class Params(Section):
 
     generate: dict[str, dict[str, Any]]
     ingest: dict[str, Ingest]
+    archived: dict[str, Ingest]
     inpaint: dict[str, Inpaint]
     pool_mask: dict[str, PoolMask]
     flow: dict[str, Flow]
@@ -139,6 +179,11 @@ class Params(Section):
     methods: dict[str, MethodDefaults]
     evaluate: Evaluate
     runs: dict[str, Run]
+
+    @property
+    def datasets(self) -> dict[str, Ingest]:
+        """Return all data sets: those that stage `ingest` writes, and those whose raw data are gone."""
+        return {**self.ingest, **self.archived}
 
     def run(self, name: str) -> Run:
         """Return a run with the defaults of its method and of `evaluate` merged in.
@@ -213,6 +258,7 @@ def load(path: Path = paths.PARAMS) -> Params:
     models: dict[str, type[BaseModel] | None] = {
         "generate": None,
         "ingest": Ingest,
+        "archived": Ingest,
         "inpaint": Inpaint,
         "pool_mask": PoolMask,
         "flow": Flow,
@@ -229,10 +275,23 @@ def load(path: Path = paths.PARAMS) -> Params:
 
 
 def read(path: Path) -> dict[str, Any]:
+    """Return the tree of a params.yaml, unchecked.
+
+    Raises:
+        UserError: the file is missing or no YAML, or refers to parts of itself.
+    """
+    if not there(path):
+        raise UserError(f"{path} is not here; run the command in the root of the repository")
+    text = read_text(path)
+    # Before anything is expanded: a few lines of aliases can stand for more than fits into memory.
+    alias = re.search(r"^[^#\n]*[\s:\-,\[{]\*\w[^#\n]*$", text, re.MULTILINE)
     try:
-        tree = YAML(typ="safe").load(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} is not here; run the command in the root of the repository") from None
+        if alias and any(isinstance(token, AliasToken) for token in YAML(pure=True).scan(text)):
+            line = text[: alias.start()].count("\n") + 1
+            raise UserError(
+                f"{path}, line {line}: aliases (`*name`) are refused, since `-S` would not reach them; write the values"
+            )
+        tree = YAML(typ="safe").load(text)
     except YAMLError as error:
         raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
@@ -264,9 +323,12 @@ def check_key(key: object, where: str) -> None:
 
 
 def _check_references(params: Params, path: Path) -> None:
+    for name in params.archived:
+        if name in params.ingest:
+            raise UserError(f"{path}: archived.{name} is an item of `ingest` too; keep one of them")
     for section in ("inpaint", "flow"):
         for name in getattr(params, section):
-            _known(name, params.ingest, f"{path}: {section}.{name}: unknown data set")
+            _known(name, params.datasets, f"{path}: {section}.{name}: unknown data set")
     for name in params.pool_mask:
         _known(name, params.inpaint, f"{path}: pool_mask.{name}: no item of `inpaint`")
     stores = _stores(params)
@@ -277,7 +339,7 @@ def _check_references(params: Params, path: Path) -> None:
         where = f"{path}: runs.{name}"
         if paths.plots(name) == paths.SUMMARY_PLOTS:
             raise UserError(f"{where}: plots of a run of this name would lie where those of all runs do; rename it")
-        _known(run.dataset, params.ingest, f"{where}.dataset: unknown data set")
+        _known(run.dataset, params.datasets, f"{where}.dataset: unknown data set")
         _known(run.method, params.methods, f"{where}.method: unknown method")
         _known(run.uses, stores, f"{where}.uses: no stage writes")
         if stores[run.uses] != run.dataset:
@@ -291,7 +353,7 @@ def _check_references(params: Params, path: Path) -> None:
 def _stores(params: Params) -> dict[str, str]:
     """Return the stores that stages write and their data sets; feature tables, which are made of them, left out."""
     written: dict[Callable[[str], Path], Mapping[str, object]] = {
-        paths.clips: params.ingest,
+        paths.clips: params.datasets,
         paths.inpainted: params.inpaint,
         paths.pools: params.pool_mask,
         paths.flow: params.flow,

@@ -61,6 +61,11 @@ def run_metrics(run: str) -> Path:
     return RUN_METRICS / f"{run}.json"
 
 
+def roc(run: str) -> Path:
+    """Return the ROC curve of a run's raw scores."""
+    return Path("metrics/roc") / f"{run}.csv"
+
+
 def plots(run: str) -> Path:
     """Return the folder of a run's plots and pictures."""
     return Path("plots") / run

@@ -1,12 +1,14 @@
-"""What a new data set starts with in params.yaml: its stores, its features, and a run of every method that fits."""
+"""What a new data set starts with in params.yaml: stores, features, and a run of every method that can work on it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from vadpipe import paths
 from vadpipe.methods import base
+from vadpipe.params import MethodDefaults
+from vadpipe.prepare.inspect import Report
 
 Items = dict[str, dict[str, Any]]
 
@@ -25,25 +27,39 @@ _BACKBONE: dict[str, Any] = {
 }
 # Stages of stride 16 and 32, whose cells see as much as an object is large; chosen in docs/results.md.
 _MAP = {"height": 480, "width": 640, "layers": [3, 4], "grid": [30, 40], "batch": 4}
+# Longest side of flow, grid points: what the methods need, at a fraction of the disk (docs/results.md).
+_FLOW_SIDE = 240
+# Seeds of a start that is to be quick; more are worth it once a method is chosen.
+_SEEDS = 3
 
 
-def video(name: str, ingest: dict[str, Any], methods: Iterable[str]) -> dict[str, Items]:
-    """Return the items of a data set of video clips, by section."""
+def items(name: str, ingest: dict[str, Any], found: Report, methods: Mapping[str, MethodDefaults]) -> dict[str, Items]:
+    """Return the items of a new data set, by section."""
+    return _video(name, ingest, found, methods) if found.ordered else _images(name, ingest, methods)
+
+
+def _video(name: str, ingest: dict[str, Any], found: Report, methods: Mapping[str, MethodDefaults]) -> dict[str, Items]:
     features = f"{name}_lite0"
+    # Between the frames of clips of one there is no motion.
+    moves = found.shortest > 1
+    runs: Items = {}
+    for method, defaults in methods.items():
+        cls = base.get(method)
+        if cls.needs == "pools" or cls.cells or (not moves and (cls.temporal or cls.needs == "flow")):
+            continue
+        seeds = defaults.train.get("seeds", [])[:_SEEDS]
+        runs[f"{name}_{method}"] = run(name, method, uses(cls.needs, name, features), {"seeds": seeds} if seeds else {})
+    flow = {"algorithm": "dis", "preset": "medium", "scale": round(min(1.0, _FLOW_SIDE / found.longest_side), 3)}
     return {
         "ingest": {name: ingest},
-        "flow": {name: {"algorithm": "dis", "preset": "medium", "scale": 1.0}},
+        "flow": {name: flow} if moves else {},
         "features": {features: {"uses": paths.clips(name).as_posix(), **_BACKBONE}},
-        "runs": {
-            f"{name}_{method}": run(name, method, uses(base.get(method).needs, name, features))
-            for method in methods
-            if base.get(method).needs != "pools" and not base.get(method).cells
-        },
+        "runs": runs,
     }
 
 
-def pools(name: str, ingest: dict[str, Any], methods: Iterable[str]) -> dict[str, Items]:
-    """Return the items of a data set of images of pools, by section; methods that need frames in time are left out."""
+def _images(name: str, ingest: dict[str, Any], methods: Mapping[str, MethodDefaults]) -> dict[str, Items]:
+    """Return the items of a data set of images of pools; methods that need frames in time are left out."""
     region = paths.pools(name).as_posix()
     features, cells = f"{name}_lite0", f"{name}_lite0_cells"
     runs: Items = {}
@@ -61,9 +77,16 @@ def pools(name: str, ingest: dict[str, Any], methods: Iterable[str]) -> dict[str
     }
 
 
-def run(dataset: str, method: str, store: str) -> dict[str, Any]:
-    """Return a run with all defaults."""
-    return {"dataset": dataset, "method": method, "uses": store, "train": {}, "score": {}, "evaluate": {}}
+def run(dataset: str, method: str, store: str, train: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a run with all defaults but those of `train`."""
+    return {
+        "dataset": dataset,
+        "method": method,
+        "uses": store,
+        "train": dict(train or {}),
+        "score": {},
+        "evaluate": {},
+    }
 
 
 def uses(kind: str, dataset: str, features: str) -> str:

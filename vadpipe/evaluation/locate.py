@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vadpipe.evaluation import detection, intervals
-from vadpipe.evaluation.arrays import Floats, Ints
+from vadpipe.evaluation.arrays import Bools, Floats, Ints
 from vadpipe.evaluation.detection import Matches
 from vadpipe.evaluation.intervals import rounded
 from vadpipe.evaluation.look import Frames, Place, Seen, look
@@ -55,7 +55,8 @@ def locate(
     Args:
         run: its name, for messages.
         truths: of the test clips, sorted by name.
-        training: what is known of the training clips; where some of their frames are labelled abnormal, levels come from the others.
+        training: what is known of the training clips; where some of their frames are labelled abnormal, levels come
+            from the others.
         scores: the run's score store.
 
     Raises:
@@ -68,8 +69,7 @@ def locate(
     known = np.concatenate([truth.known for truth in truths])
     unit = np.unique(scored.unit[known], return_inverse=True)[1]
     weights = intervals.clip_weights(int(unit.max()) + 1, settings.bootstrap)
-    normal = {clip.name: np.array([label != 1 for label in clip.column("label")]) for clip in training}
-    frames = Frames(truths, places, unit, weights, settings, normal)
+    frames = Frames(truths, places, unit, weights, settings, normal_frames(training))
     true_boxes = [truths[place.clip].boxes(place.frame) for place in places]
     seen = [look(run, frames, scores, seed, component) for seed in scored.seeds]
     matches = {
@@ -94,6 +94,11 @@ def map_component(scored: Scored, scores: Path) -> str | None:
             continue
         return component
     return None
+
+
+def normal_frames(training: Sequence[LabelClip]) -> dict[str, Bools]:
+    """Return of the training clips by name, (T,), frames in which nothing abnormal was annotated."""
+    return {clip.name: np.array([label != 1 for label in clip.column("label")]) for clip in training}
 
 
 def _pixel_figures(seen: Sequence[Seen]) -> dict[str, Any]:

@@ -84,37 +84,55 @@ def look(run: str, frames: Frames, scores: Path, seed: int, component: str) -> S
     """Look at the maps of one seed.
 
     Raises:
-        UserError: there are no maps of training clips, or they have other frames than the clips.
+        UserError: as `normal_levels`.
     """
-    training = read_training_maps(scores, seed, component)
-    if not training:
-        raise UserError(
-            f"run {run}, seed {seed}: there are maps of the test clips but none of the training clips, from which the "
-            f"levels of boxes are taken; run `dvc repro score@{run}`"
-        )
-    for name, values in training.items():
-        length = len(frames.normal.get(name, ()))
-        if len(values) != length:
-            raise UserError(
-                f"run {run}, seed {seed}: the training clip '{name}' has {length} frames but {len(values)} maps; "
-                f"run `dvc repro score@{run}`"
-            )
-    levels = training_levels(_normal(training, frames.normal), frames.settings.box_levels)
-    # Sizes of boxes are shares of the frame: of a training frame only the shape matters, and a test frame has it too.
-    search = partial(find_boxes, levels=levels, size=frames.truths[0].size, settings=frames.settings)
-    found = ordered_map(lambda part: [search(values) for values in part], _normal(training, frames.normal))
+    size = frames.truths[0].size
+    levels, threshold = normal_levels(
+        run, frames.normal, read_training_maps(scores, seed, component), size, frames.settings
+    )
     maps = [read_map(scores, seed, truth.name, component) for truth in frames.truths]
     counts, binned, boxes, precision = _scan(frames, maps, levels)
     figures = pixels.figures(counts)
     return Seen(
         levels=levels,
-        threshold=detection.threshold(list(chain.from_iterable(found)), frames.settings.box_false_alarms),
+        threshold=threshold,
         boxes=boxes,
         figures=figures,
         coverage=pixels.coverage(counts),
         precision=np.array(precision),
         resampled=np.clip(figures[:, None] + resampled(binned, frames.weights), 0, 1),
     )
+
+
+def normal_levels(
+    run: str, normal: dict[str, Bools], training: dict[str, Halves], size: tuple[int, int], settings: Evaluate
+) -> tuple[list[float], float]:
+    """Return the levels at which boxes are cut out of maps, and the threshold from which they are reported.
+
+    Args:
+        normal: of the training clips by name, (T,), frames in which nothing abnormal was annotated.
+        training: the maps of the training clips by name, (T, h, w).
+        size: of a frame, (H, W); of a training frame only the shape matters, and a test frame has it too.
+
+    Raises:
+        UserError: there are no maps of training clips, or they have other frames than the clips.
+    """
+    if not training:
+        raise UserError(
+            f"run {run}: there are maps of the test clips but none of the training clips, from which the "
+            f"levels of boxes are taken; run `dvc repro score@{run}`"
+        )
+    for name, values in training.items():
+        length = len(normal.get(name, ()))
+        if len(values) != length:
+            raise UserError(
+                f"run {run}: the training clip '{name}' has {length} frames but {len(values)} maps; "
+                f"run `dvc repro score@{run}`"
+            )
+    levels = training_levels(_normal(training, normal), settings.box_levels)
+    search = partial(find_boxes, levels=levels, size=size, settings=settings)
+    found = ordered_map(lambda part: [search(values) for values in part], _normal(training, normal))
+    return levels, detection.threshold(list(chain.from_iterable(found)), settings.box_false_alarms)
 
 
 class _Part(NamedTuple):

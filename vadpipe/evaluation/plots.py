@@ -9,10 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from vadpipe.clock import clock
 from vadpipe.evaluation.run import roc, timeline
 from vadpipe.evaluation.scored import Scored
 from vadpipe.pictures.timelines import draw_timelines
 from vadpipe.pictures.top_frames import choose, draw_sheet, heat_maps
+from vadpipe.store.atomic import replacing
 from vadpipe.store.clips import Clip
 
 # Rows of timeline.csv: enough to see, few enough for git.
@@ -20,20 +22,18 @@ ROWS = 2500
 
 
 def write_plots(folder: Path, result: dict[str, Any], scored: Scored, clips: Sequence[Clip], scores: Path) -> None:
-    """Write roc.csv, timeline.csv, pictures/timelines.png and pictures/top_frames.png into an empty folder.
+    """Write timeline.csv, pictures/timelines.png and pictures/top_frames.png into an empty folder.
 
-    `roc.csv` is of the raw scores of the main component, mean over seeds at equal FPR + TPR. `timeline.csv`
-    holds every n-th test frame, so that there are at most about 2,500 rows.
+    `timeline.csv` holds every n-th test frame, so that there are at most about 2,500 rows.
 
     Args:
         result: from `run.evaluate`.
         scores: the run's score store, for its maps.
     """
     settings = result["evaluate"]
-    fpr, tpr = roc(scored) or ([], [])
-    pd.DataFrame({"fpr": fpr, "tpr": tpr}).round(6).to_csv(folder / "roc.csv", index=False)
     frames = timeline(scored, settings["smoothing_s"])
     thinned = frames[:: math.ceil(len(frames) / ROWS)].drop(columns="sd")
+    thinned = thinned.assign(time=thinned["time"].map(clock))
     thinned.to_csv(folder / "timeline.csv", index=False, float_format="%.6g")
     pictures = folder / "pictures"
     pictures.mkdir()
@@ -42,6 +42,13 @@ def write_plots(folder: Path, result: dict[str, Any], scored: Scored, clips: Seq
     chosen = choose(frames, settings["top_frames"], gaps)
     heats = heat_maps(scores, scored.seeds, scored.main, chosen)
     (pictures / "top_frames.png").write_bytes(draw_sheet(chosen, clips, heats))
+
+
+def write_roc(path: Path, scored: Scored) -> None:
+    """Write the ROC of the raw scores of the main component, mean over seeds at equal FPR + TPR."""
+    fpr, tpr = roc(scored) or ([], [])
+    with replacing(path) as beside:
+        pd.DataFrame({"fpr": fpr, "tpr": tpr}).round(6).to_csv(beside, index=False)
 
 
 def headline(result: dict[str, Any]) -> str:

@@ -127,9 +127,9 @@ def roc(scored: Scored) -> Curve | None:
 
 
 def timeline(scored: Scored, smoothing_s: float) -> pd.DataFrame:
-    """Return a row a test frame: position, clip, frame, score, sd, smoothed, label.
+    """Return a row a test frame: position, clip, frame, time, score, sd, smoothed, label.
 
-    `position` counts the frames of all clips, one clip after the other.
+    `position` counts the frames of all clips, one clip after the other; `time` is in seconds of the source.
     `score` is the mean over seeds of the raw main component (NaN if a seed does not cover the frame), `sd`
     its standard deviation over seeds (NaN for one seed), `smoothed` the mean of the smoothed scores.
     """
@@ -141,6 +141,7 @@ def timeline(scored: Scored, smoothing_s: float) -> pd.DataFrame:
             "position": np.arange(len(scored.labels)),
             "clip": np.repeat(scored.names, scored.lengths),
             "frame": scored.frame,
+            "time": scored.times,
             "score": scores.mean(axis=0),
             "sd": scores.std(axis=0, ddof=1) if several else np.nan,
             "smoothed": smoothed.mean(axis=0),

@@ -25,6 +25,7 @@ class Scored:
         names: C clip names, sorted.
         lengths: (C,) frames.
         fps: (C,) frames a second; NaN where the order of frames means nothing (folders of images).
+        times: (N,) seconds from the beginning of the source; NaN where a frame has no place in time.
         labels: (N,), 1 abnormal, 0 normal, -1 unknown.
         seeds: S seeds, sorted.
         components: name -> (S, N), NaN = not covered; the method's main one first.
@@ -34,6 +35,7 @@ class Scored:
     names: list[str]
     lengths: Ints
     fps: Floats
+    times: Floats
     labels: Labels
     seeds: list[int]
     components: dict[str, Floats]
@@ -82,6 +84,7 @@ def align(run: str, table: ScoreTable, clips: Sequence[LabelClip]) -> Scored:
         names=[clip.name for clip in clips],
         lengths=np.array([clip.length for clip in clips]),
         fps=np.array([clip.info["fps"] if clip.info["ordered"] else np.nan for clip in clips]),
+        times=np.concatenate([np.array(clip.column("time"), np.float64) for clip in clips]),
         labels=np.concatenate([_labels(clip) for clip in clips]),
         seeds=seeds,
         components={name: frames[name].to_numpy(np.float64).reshape(len(seeds), -1) for name in table.components},

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from vadpipe.clock import clock
 from vadpipe.errors import UserError, did_you_mean
 from vadpipe.evaluation import detection
 from vadpipe.evaluation.locate import OVERLAPS, Located
@@ -82,8 +83,9 @@ def _strip(located: Located, index: int, title: str, seed: int, scores: Path) ->
     precision = located.seen.precision[index]
     figure = "nothing abnormal" if np.isnan(precision) else f"pixel AP {precision:.3f}"
     name = Path(clip.column("name")[place.frame]).name
+    when = f" {clock(truth.times[place.frame])}".rstrip()
     return Strip(
-        title=f"{title}: {clip.name} {name}, {figure}",
+        title=f"{title}: {clip.name} {name}{when}, {figure}",
         image=clip.frame(place.frame),
         drawn=None if drawn is None else drawn[place.frame],
         heat=read_map(scores, seed, clip.name, located.component)[place.frame].astype(np.float32),

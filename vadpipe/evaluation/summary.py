@@ -120,7 +120,7 @@ def roc_rows(runs: Sequence[str]) -> Iterator[tuple[str, str, str]]:
         UserError: a curve is missing.
     """
     for run in runs:
-        path = paths.plots(run) / "roc.csv"
+        path = paths.roc(run)
         if not path.exists():
             raise UserError(f"{path} is not here; run `dvc repro`")
         with path.open(newline="") as file:

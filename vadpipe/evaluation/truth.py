@@ -19,6 +19,7 @@ class ClipTruth:
     Attributes:
         name: the clip's name.
         images: its frames.
+        times: (T,) seconds from the beginning of the source; NaN where a frame has no place in time.
         known: (T,), whether it is known what of a frame is abnormal: it has a mask or boxes, or is labelled normal.
         located: whether any frame has a mask or a box.
     """
@@ -26,6 +27,7 @@ class ClipTruth:
     def __init__(self, clip: LabelClip, images: Clip) -> None:
         self.name = clip.name
         self.images = images
+        self.times: Floats = np.array(clip.column("time"), np.float64)
         self.size: tuple[int, int] = (clip.info["height"], clip.info["width"])
         self._masks: list[bytes | None] = clip.column("mask")
         self._boxes: list[list[dict[str, int]] | None] = clip.column("boxes")

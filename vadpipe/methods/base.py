@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 import vadpipe
 import vadpipe.methods
 from vadpipe.errors import UserError, did_you_mean
-from vadpipe.params import Device, Params, Precision, Run, Section, Seeds, parse
+from vadpipe.params import Device, Precision, Run, Section, Seeds, parse
 from vadpipe.store import SERVED_BY, AnyClip, Store
 from vadpipe.store.scores import Scores
 
@@ -28,7 +28,6 @@ __all__ = [
     "NetworkParams",
     "Scores",
     "Section",
-    "check",
     "get",
     "names",
     "seeds",
@@ -100,6 +99,10 @@ class Method(ABC, Generic[ClipT]):
 
     def fit(self, store: Store[ClipT], fit: Fit) -> None:
         """Learn from `training_clips(self, store)`; a method without this learns nothing."""
+
+    def memory(self) -> int:
+        """Return how many bytes the network of these parameters takes at least, as far as they alone tell."""
+        return 0
 
     @property
     def record(self) -> dict[str, Any]:
@@ -188,15 +191,3 @@ def source_files(name: str) -> list[Path]:
     # Not the folders themselves: what Python compiles into them differs from one call to the next.
     shared = [file for room in ("nn", "training", "store") for file in sorted((package / room).rglob("*.py"))]
     return [Path(inspect.getfile(get(name))), *shared]
-
-
-def check(params: Params) -> None:
-    """Check the methods, parameters and `uses` of all runs.
-
-    Raises:
-        UserError: as `create`.
-    """
-    for name in params.methods:
-        get(name)
-    for name in params.runs:
-        create(params.run(name), name)

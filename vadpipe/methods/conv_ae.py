@@ -127,6 +127,11 @@ class ConvAe(Method[PreparedClip]):
     losses: list[float]
     optimizer_state: dict[str, torch.Tensor]
 
+    def memory(self) -> int:
+        """Return the bytes of the weights of encoder and decoder, their gradient and the optimizer's two moments."""
+        layers = zip(self.train.kernels, [3, *self.train.channels], self.train.channels, strict=False)
+        return 4 * 2 * sum(kernel**2 * before * after for kernel, before, after in layers) * 4
+
     def fit(self, store: Store[PreparedClip], fit: Fit) -> None:
         """Train on images of the empty pool, held in memory; a saved model goes on where it stopped.
 

@@ -98,6 +98,10 @@ class FeatureLstm(Method[FeatureClip]):
     Score = ScoreParams
     train: TrainParams
 
+    def memory(self) -> int:
+        """Return the bytes of the hidden weights, their gradient and the two moments of the optimizer."""
+        return 4 * self.train.layers * 4 * self.train.hidden**2 * 4
+
     def fit(self, store: Store[FeatureClip], fit: Fit) -> None:
         """Train on all training vectors, held in memory.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from vadpipe.methods.base import DeviceParams, Fit, Method, NetworkParams, train
 from vadpipe.nn.cells import hottest
 from vadpipe.nn.saved import known_of, load_weights, parameters, save_network
 from vadpipe.parallel import ordered_map
+from vadpipe.params import Shares
 from vadpipe.store import PreparedClip, Store
 from vadpipe.store.base import parts
 from vadpipe.store.scores import Scores
@@ -46,7 +47,7 @@ class TrainParams(NetworkParams):
     clips: list[str] = Field(min_length=1)
     scale: float = Field(gt=0, le=1)
     window: float = Field(gt=0, le=1)
-    size: list[Annotated[float, Field(gt=0, le=1)]] = Field(min_length=2, max_length=2)
+    size: Shares
     images: int = Field(ge=1)
     batch: int = Field(ge=2)
 

@@ -16,6 +16,7 @@ from vadpipe.store.images import Image
 _LIMIT = 400_000  # bytes of the PNG, which goes into git
 _GAP, _CAPTION, _WIDTH = 4, 18, 320  # pixels
 _HIT, _ALARM, _MISSED, _INK = (40, 200, 60), (235, 40, 30), (255, 210, 0), (0, 0, 0)
+_UNKNOWN = (0, 190, 235)
 
 # Colours of the map from dark to bright: few, since they share the palette of the sheet with the photographs.
 _SHADES = np.linspace(0, 255, 32).astype(np.uint8)[:, None]
@@ -36,7 +37,7 @@ class Strip:
         truths: true boxes, (M, 4): x_min, y_min, x_max, y_max in pixels of the image.
         missed: (M,), which of them no box finds.
         boxes: boxes and their scores, (K, 5).
-        hits: (K,), which of them find a true box.
+        hits: (K,), which of them find a true box; None = the truth is not known.
     """
 
     title: str
@@ -46,7 +47,7 @@ class Strip:
     truths: npt.NDArray[np.float64]
     missed: npt.NDArray[np.bool_]
     boxes: npt.NDArray[np.float64]
-    hits: npt.NDArray[np.bool_]
+    hits: npt.NDArray[np.bool_] | None
 
 
 def draw_strips(strips: Sequence[Strip], lowest: float) -> bytes:
@@ -76,7 +77,10 @@ def _sheet(strips: Sequence[Strip], scale: tuple[float, float], width: int) -> I
     ]
     across = len(heads) * (width + _GAP) + _GAP
     rows = [_line([(_GAP + index * (width + _GAP), head, _INK) for index, head in enumerate(heads)], across)]
-    legend = [("found", _HIT), ("false alarm", _ALARM), ("missed", _MISSED)]
+    judged = any(strip.hits is not None for strip in strips)
+    legend = [("found", _HIT), ("false alarm", _ALARM), ("missed", _MISSED)] if judged else []
+    if any(strip.hits is None for strip in strips):
+        legend.append(("reported, truth not known", _UNKNOWN))
     for strip in strips:
         panels = _panels(strip, scale, width, drawn)
         row = np.full((panels[0].shape[0] + _GAP, across, 3), 255, np.uint8)
@@ -97,8 +101,9 @@ def _panels(strip: Strip, scale: tuple[float, float], width: int, drawn: bool) -
         _outline(first, box * factor, _HIT)
     for box in strip.truths[strip.missed]:
         _outline(last, box * factor, _MISSED)
-    for box, hit in zip(strip.boxes, strip.hits, strict=True):
-        colour = _HIT if hit else _ALARM
+    hits = [None] * len(strip.boxes) if strip.hits is None else list(strip.hits)
+    for box, hit in zip(strip.boxes, hits, strict=True):
+        colour = _UNKNOWN if hit is None else _HIT if hit else _ALARM
         _outline(last, box * factor, colour)
         _score(last, f"{box[4]:.1f}", box * factor, colour)
     panels = [first, _heat(strip.heat, scale, width, height), last]
@@ -146,7 +151,7 @@ def _write(panel: Image, text: str, place: tuple[int, int], colour: Colour) -> N
 
 def _png(sheet: Image) -> bytes:
     """Encode with a palette: a third of the bytes. Colours that mean something get a place in it, however rare."""
-    fixed = np.concatenate([_HEAT.ravel(), [*_HIT, *_ALARM, *_MISSED, *_INK, 255, 255, 255]]).tolist()
+    fixed = np.concatenate([_HEAT.ravel(), [*_HIT, *_ALARM, *_MISSED, *_UNKNOWN, *_INK, 255, 255, 255]]).tolist()
     picture = PIL.Image.fromarray(sheet)
     free = 256 - len(fixed) // 3
     palette = PIL.Image.new("P", (1, 1))

@@ -17,9 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from vadpipe.clock import clock
+
 # Inches, at 100 dots an inch or fewer. The layout is fixed: matplotlib's own takes a second to find one.
-_WIDTH, _HEIGHT = 3.4, 1.3  # of a panel
+_WIDTH, _HEIGHT = 3.4, 1.4  # of a panel
 _LEFT, _TOP, _BOTTOM = 0.55, 0.55, 0.6  # margins for numbers, title and legend
+_TICKS = 5
 _LIMIT = 400_000  # bytes of the PNG, which goes into git
 _SCORE, _SMOOTHED, _ABNORMAL = "#6b9ac4", "#0b3558", "#fbdcd2"
 _STYLE: dict[Any, Any] = {
@@ -34,7 +37,7 @@ def draw_timelines(timeline: pd.DataFrame, title: str) -> bytes:
     """Draw a panel a clip, all with one score axis, and return a PNG.
 
     Args:
-        timeline: columns clip, frame, score, sd (NaN = no band), smoothed, label (NA = unknown).
+        timeline: columns clip, frame, time (NaN = none), score, sd (NaN = no band), smoothed, label (NA = unknown).
     """
     clips = list(timeline.groupby("clip", sort=False))
     columns = max(2, min(6, math.ceil(math.sqrt(len(clips)) * 0.8)))
@@ -58,11 +61,13 @@ def draw_timelines(timeline: pd.DataFrame, title: str) -> bytes:
             top=1 - _TOP / height,
             bottom=_BOTTOM / height,
             wspace=0.06,
-            hspace=0.5,
+            hspace=0.75,
         )
         figure.text(0.1 / width, 1 - 0.1 / height, title, fontsize=10, va="top")
         figure.legend(handles=_legend(timeline), loc="lower left", ncols=4, frameon=False)
-        figure.text(1 - 0.1 / width, 0.12 / height, "x: frame of the clip, y: score", ha="right")
+        timed = timeline["time"].notna().all()
+        axis = "x: frame of the clip and h:mm:ss of its source" if timed else "x: frame of the clip"
+        figure.text(1 - 0.1 / width, 0.12 / height, f"{axis}, y: score", ha="right")
         return _png(figure)
 
 
@@ -75,6 +80,10 @@ def _panel(axes: Axes, frames: pd.DataFrame) -> None:
         axes.fill_between(x, score - sd, score + sd, color=_SCORE, alpha=0.4, linewidth=0)
     axes.plot(x, score, color=_SCORE, linewidth=0.8)
     axes.plot(x, frames["smoothed"], color=_SMOOTHED, linewidth=1.1)
+    if frames["time"].notna().all():
+        ticks = np.unique(np.linspace(0, len(x) - 1, _TICKS).astype(int))
+        times = frames["time"].to_numpy()[ticks]
+        axes.set_xticks(x[ticks], [f"{frame}\n{clock(time)[:-2]}" for frame, time in zip(x[ticks], times, strict=True)])
 
 
 def _limits(timeline: pd.DataFrame) -> tuple[float, float]:

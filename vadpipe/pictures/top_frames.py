@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 import PIL.Image
 
+from vadpipe.clock import clock
 from vadpipe.store.clips import Clip
 from vadpipe.store.images import Image
 from vadpipe.store.scores import read_map
@@ -32,10 +33,11 @@ _LABELS = {
 
 
 class Top(NamedTuple):
-    """A chosen frame; its label is 1, 0 or -1 (unknown)."""
+    """A chosen frame; its time is in seconds of the source, its label 1, 0 or -1 (unknown)."""
 
     clip: str
     frame: int
+    time: float
     score: float
     label: int
 
@@ -44,17 +46,17 @@ def choose(timeline: pd.DataFrame, count: int, gaps: dict[str, int]) -> list[Top
     """Return the frames with the highest scores, highest first.
 
     Args:
-        timeline: columns clip, frame, score (NaN = not covered), label (NA = unknown).
+        timeline: columns clip, frame, time, score (NaN = not covered), label (NA = unknown).
         gaps: clip -> frames around a chosen one from which none is chosen again.
     """
     scores = timeline["score"].to_numpy(np.float64, copy=True)
-    clips, frames = timeline["clip"].to_numpy(), timeline["frame"].to_numpy()
+    clips, frames, times = (timeline[column].to_numpy() for column in ("clip", "frame", "time"))
     labels = timeline["label"].to_numpy(np.int8, na_value=UNKNOWN)
     chosen: list[Top] = []
     while len(chosen) < count and not np.isnan(scores).all():
         best = int(np.nanargmax(scores))
         clip, frame = clips[best], frames[best]
-        chosen.append(Top(str(clip), int(frame), float(scores[best]), int(labels[best])))
+        chosen.append(Top(str(clip), int(frame), float(times[best]), float(scores[best]), int(labels[best])))
         scores[(clips == clip) & (abs(frames - frame) <= gaps[clip])] = np.nan
     return chosen
 
@@ -129,7 +131,7 @@ def _tile(top: Top, frame: Image, height: int, width: int) -> Image:
     tile[:fitted] = cv2.resize(frame, (width, fitted), interpolation=cv2.INTER_AREA)
     word, colour = _LABELS[top.label]
     tile[height : height + 3] = colour
-    _write(tile, f"{top.clip}  frame {top.frame}", height + 15, (0, 0, 0))
+    _write(tile, f"{top.clip}  frame {top.frame}  {clock(top.time)}", height + 15, (0, 0, 0))
     _write(tile, f"{top.score:.4g}  {word}", height + 29, colour)
     return tile
 

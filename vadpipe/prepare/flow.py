@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from itertools import groupby, pairwise
@@ -13,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vadpipe.errors import UserError
+from vadpipe.machine import check_disk
 from vadpipe.parallel import ordered_map
 from vadpipe.params import Flow
 from vadpipe.pictures.flow import preview
@@ -39,6 +41,9 @@ _FARNEBACK = {
     "flags": 0,
 }
 
+# Pixels a side, below which DIS finds no level to begin at.
+_SMALLEST = 12
+
 Estimator = Callable[[images.Image, images.Image], np.ndarray]
 
 
@@ -51,6 +56,9 @@ def write_flow(params: Flow, source: Path, out: Path) -> None:
     clips = open_clips(source)
     if not clips[0].info["ordered"]:
         raise UserError(f"{source} holds loose images, between which there is no motion; remove it from `flow`")
+    check_sizes(clips, params.scale)
+    size = sum(clip.length * math.prod(_grid(clip, params.scale)) * 2 * np.dtype(np.float16).itemsize for clip in clips)
+    check_disk(out, size, "lower its scale, or free some")
     with replacing(out, folder=True) as folder:
         with tqdm(total=sum(clip.length for clip in clips), unit=" frames", desc="flow", disable=None) as bar:
             for clip, chunks in groupby(flows(clips, params), key=itemgetter(0)):
@@ -65,10 +73,27 @@ def write_flow(params: Flow, source: Path, out: Path) -> None:
                     **params.model_dump(),
                 )
         write_manifests(folder)
-        test = next(clip for clip in clips if clip.split == "test")
-        images_and_flow = preview(test, folder / "test" / f"{test.name}.parquet")
-        (folder / "preview.png").write_bytes(images.encode_png(images_and_flow))
-    print(f"flow of {len(clips)} clips -> {out} (look at {out}/preview.png)")
+        # Between the frames of a clip of one there is nothing to show.
+        shown = next((clip for clip in reversed(clips) if clip.length > 1), None)
+        if shown is not None:
+            images_and_flow = preview(shown, folder / shown.split / f"{shown.name}.parquet")
+            (folder / "preview.png").write_bytes(images.encode_png(images_and_flow))
+    print(f"flow of {len(clips)} clips -> {out}{f' (look at {out}/preview.png)' if shown else ''}")
+
+
+def check_sizes(clips: list[Clip], scale: float) -> None:
+    """Refuse clips that are too small at a scale.
+
+    Raises:
+        UserError: the clip is named.
+    """
+    for clip in clips:
+        height, width = _grid(clip, scale)
+        if min(height, width) < _SMALLEST:
+            raise UserError(
+                f"{clip.path}: its flow at scale {scale:g} would be {height}x{width} pixels, but DIS needs {_SMALLEST} "
+                f"on each side; raise flow.{clip.info['dataset']}.scale in params.yaml"
+            )
 
 
 def flows(clips: list[Clip], params: Flow, workers: int | None = None) -> Iterator[tuple[Clip, list[FlowField | None]]]:

@@ -1,16 +1,18 @@
-"""Raw data into the repository: copied, linked, or tracked by DVC."""
+"""Raw data into the repository and out of it: copied, linked, or tracked by DVC."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from vadpipe.datasets.base import ignored
 from vadpipe.errors import UserError, writing
-from vadpipe.store.atomic import replacing
+from vadpipe.files import read_text, there
+from vadpipe.store.atomic import locked, replacing, write_text
 
 How = Literal["copy", "link", "dvc"]
 
@@ -23,9 +25,9 @@ def place(source: Path, target: Path, how: How) -> None:
             `dvc push` takes the data along.
 
     Raises:
-        UserError: something is there already, the disk is full or read-only, or DVC refuses.
+        UserError: something is there already, the disk is full or read-only, or DVC refuses; then nothing is there.
     """
-    if target.exists() or target.is_symlink():
+    if there(target):
         raise UserError(f"{target} is there already; remove it or choose another name")
     with replacing(target) as beside:
         if how == "link":
@@ -34,9 +36,53 @@ def place(source: Path, target: Path, how: How) -> None:
             shutil.copytree(source, beside, ignore=lambda _, names: [name for name in names if ignored(name)])
     if how != "dvc":
         # DVC ignores what it adds; the rest must not get into git either.
-        with writing(target.parent), (target.parent / ".gitignore").open("a") as file:
-            file.write(f"/{target.name}\n")
-    if how == "dvc":
-        added = subprocess.run([sys.executable, "-m", "dvc", "add", str(target)], check=False)
-        if added.returncode:
-            raise UserError(f"`dvc add {target}` failed (see above); the data lie there, untracked")
+        ignore(target)
+        return
+    try:
+        dvc("add", "--quiet", str(target))
+    except UserError:
+        remove(target)
+        raise
+
+
+def dvc(*arguments: str) -> str:
+    """Run a command of DVC and return what it printed.
+
+    Raises:
+        UserError: DVC refuses; its own words are given.
+    """
+    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = " ".join((done.stderr or done.stdout).split())[:500]
+        raise UserError(f"`dvc {' '.join(arguments)}` failed: {said}")
+    return done.stdout
+
+
+def ignore(target: Path) -> None:
+    """Keep an entry of a folder out of git, by the `.gitignore` beside it."""
+    _edit_ignored(target, lambda lines: [*lines, f"/{target.name}"] if f"/{target.name}" not in lines else lines)
+
+
+def remove(target: Path) -> None:
+    """Remove an output or raw data, what DVC tracks it by, and its line in the `.gitignore` beside it.
+
+    A link is removed, not what it leads to.
+    """
+    with writing(target):
+        if target.is_symlink() or target.is_file():
+            target.unlink()
+        elif target.is_dir():
+            shutil.rmtree(target)
+        target.with_name(f"{target.name}.dvc").unlink(missing_ok=True)
+    _edit_ignored(target, lambda lines: [line for line in lines if line != f"/{target.name}"])
+
+
+def _edit_ignored(target: Path, edit: Callable[[list[str]], list[str]]) -> None:
+    path = target.parent / ".gitignore"
+    if not target.parent.is_dir():
+        return
+    with writing(path), locked(path.with_name(".gitignore.edit"), wait_s=10):
+        lines = read_text(path).splitlines() if there(path) else []
+        edited = edit(lines)
+        if edited != lines:
+            write_text(path, "".join(f"{line}\n" for line in edited))

@@ -1,4 +1,4 @@
-"""The clip store, `data/clips/NAME`: encoded frames, where they come from and when they were taken."""
+"""The clip store, `data/clips/NAME`: encoded frames, and where they come from."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ SCHEMA = pa.schema(
         pa.field("frame", pa.int32(), nullable=False),
         pa.field("image", pa.binary(), nullable=False),
         pa.field("name", pa.string(), nullable=False),
-        pa.field("time", pa.float64()),
     ]
 )
 

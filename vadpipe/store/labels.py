@@ -1,4 +1,5 @@
-"""The label store, `data/labels/NAME`: what is abnormal in the frames of the clip store, by frame, pixel and box.
+"""The label store, `data/labels/NAME`: when the frames of the clip store were taken, and what is abnormal in
+them, by frame, pixel and box.
 
 It lies beside the clips, not in them, so that a corrected label computes no flow and no feature again.
 """
@@ -21,6 +22,7 @@ BOX = pa.struct([("track", pa.int32()), *((side, pa.int32()) for side in ("x_min
 SCHEMA = pa.schema(
     [
         pa.field("frame", pa.int32(), nullable=False),
+        pa.field("time", pa.float64()),
         pa.field("label", pa.int8()),
         pa.field("mask", pa.binary()),
         pa.field("boxes", pa.list_(BOX)),
@@ -36,8 +38,8 @@ class LabelWriter:
         self.count = 0
 
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write rows with `label` (1, 0, None = unknown), `mask` (PNG or None) and `boxes` (a list or None)."""
-        columns: dict[str, Any] = {name: [row[name] for row in rows] for name in ("label", "mask", "boxes")}
+        """Write rows of `time` (s), `label` (1, 0, None = unknown), `mask` (PNG or None), `boxes` (a list or None)."""
+        columns: dict[str, Any] = {name: [row[name] for row in rows] for name in ("time", "label", "mask", "boxes")}
         columns["frame"] = list(range(self.count, self.count + len(rows)))
         self.writer.write_table(pa.table(columns, schema=self.writer.schema), row_group_size=ROWS)
         self.count += len(rows)

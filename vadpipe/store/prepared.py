@@ -68,7 +68,6 @@ def write_clip(path: Path, kind: str, source: Clip, prepared: Iterable[Prepared]
                 "frame": list(range(count, count + size)),
                 "image": [one.image for one in group],
                 "name": [one.name for one in group],
-                "time": [None] * size,
                 "filled": [_encode(one.filled) for one in group],
                 "region": [_encode_region(one) for one in group],
                 "confidence": [one.confidence for one in group],

@@ -1,0 +1,45 @@
+"""What this machine has: memory and disk, told before work begins that needs more."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from vadpipe.errors import UserError
+
+# What a container may use of the memory: bytes, or `max`.
+_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+def memory() -> int:
+    """Return how many bytes of memory this process may use at most."""
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        limit = _LIMIT.read_text().strip()
+    except OSError:
+        return there
+    return min(there, int(limit)) if limit.isdecimal() else there
+
+
+def check_disk(out: Path, size: int, way_out: str) -> None:
+    """Say how much disk an output takes, and refuse one that does not fit.
+
+    Args:
+        size: bytes of the output; DVC's cache, on a file system that cannot share blocks, takes as much again.
+
+    Raises:
+        UserError: there is less space than that.
+    """
+    place = next(parent for parent in out.absolute().parents if parent.exists())
+    free = shutil.disk_usage(place).free
+    if size > free:
+        raise UserError(f"{out} will take {gigabytes(size)}, but {gigabytes(free)} are free there; {way_out}")
+    print(
+        f"{out} will take {gigabytes(size)}, and as much again in DVC's cache; {gigabytes(free)} are free", flush=True
+    )
+
+
+def gigabytes(size: float) -> str:
+    """Return bytes for people: `1.2 GB`, `35 MB`."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
