@@ -7,6 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: help setup demo test lint bench clean
 
 help:
+	@echo "make setup   set up .venv, nothing more"
 	@echo "make demo    set up .venv, run the pipeline on the generated scenes, print the results"
 	@echo "make test    set up .venv, run lint, types, layers and tests"
 	@echo "make bench   measure speed and memory (docs/performance.md)"
@@ -29,6 +30,7 @@ demo: setup
 	@dvc repro
 	@echo "== Results"
 	@vadpipe results
+	@python benchmarks/demo.py
 
 lint: setup
 	@echo "== ruff"
@@ -45,6 +47,7 @@ test: lint
 
 bench: setup
 	@python benchmarks/run.py
+	@python benchmarks/shared_cores.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -22,7 +22,7 @@ def memory() -> int:
     return min(there, int(limit)) if limit.isdecimal() else there
 
 
-def check_disk(out: Path, size: int, way_out: str) -> None:
+def check_disk(out: Path, size: float, way_out: str) -> None:
     """Say how much disk an output takes, and refuse one that does not fit.
 
     Args:

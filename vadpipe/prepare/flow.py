@@ -23,7 +23,7 @@ from vadpipe.store import images, open_clips
 from vadpipe.store.atomic import replacing
 from vadpipe.store.base import clip_file, write_manifests
 from vadpipe.store.clips import Clip
-from vadpipe.store.flow import FlowField, write_clip
+from vadpipe.store.flow import BYTES, FlowField, write_clip
 
 _PRESETS = {
     "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
@@ -57,8 +57,8 @@ def write_flow(params: Flow, source: Path, out: Path) -> None:
     if not clips[0].info["ordered"]:
         raise UserError(f"{source} holds loose images, between which there is no motion; remove it from `flow`")
     check_sizes(clips, params.scale)
-    size = sum(clip.length * math.prod(_grid(clip, params.scale)) * 2 * np.dtype(np.float16).itemsize for clip in clips)
-    check_disk(out, size, "lower its scale, or free some")
+    points = sum(clip.length * math.prod(_grid(clip, params.scale)) for clip in clips)
+    check_disk(out, points * BYTES, "lower its scale, or free some")
     with replacing(out, folder=True) as folder:
         with tqdm(total=sum(clip.length for clip in clips), unit=" frames", desc="flow", disable=None) as bar:
             for clip, chunks in groupby(flows(clips, params), key=itemgetter(0)):

@@ -30,7 +30,6 @@ def replacing(path: Path, folder: bool = False) -> Iterator[Path]:
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path):
             for left in path.parent.glob(f".{path.name}.*.partial"):
                 _remove(left)
@@ -57,6 +56,7 @@ def locked(path: Path, wait_s: float = 0.0) -> Iterator[None]:
         UserError: another process holds the lock.
     """
     lock = path.with_name(f".{path.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + wait_s
     while (file := _try_lock(lock)) is None:
         if time.monotonic() >= deadline:
