@@ -11,9 +11,6 @@ and are as many as before or more, such as most single flipped bits; it shows as
 
 from __future__ import annotations
 
-import av
-import av.error
-
 # Start of frame of the codings that FFmpeg decodes: baseline, extended and progressive Huffman.
 _CODINGS = {0xC0, 0xC1, 0xC2}
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -26,6 +23,9 @@ def check_jpeg(data: bytes) -> None:
     Raises:
         ValueError: a part of it is missing.
     """
+    import av  # takes a quarter of a second, and only ingest needs it
+    import av.error
+
     coding, picture = _without_comments(data)
     if coding not in _CODINGS:
         return
