@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,14 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
+_REASONS = {
+    errno.EACCES: "it may not be read; change its permissions, or those of its folder",
+    errno.EPERM: "it may not be read; change its permissions, or those of its folder",
+    errno.ELOOP: "its links lead in a circle; mend or remove them",
+    errno.ENOTDIR: "a part of the path is a file; correct the path",
+    errno.EIO: "the disk reports an error; copy the file from where it came",
+}
+_LARGEST = 2 * 10**9  # bytes of a file that is read whole; the largest picture that is read has 1.6
 
 
 def there(path: Path) -> bool:
@@ -24,29 +35,39 @@ def there(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def check_regular(path: Path) -> None:
-    """Refuse what is not a file that can be read to its end.
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Refuse what is not a file that can be read to its end, and say in a sentence why reading failed.
+
+    A named pipe or a device in the place of a file would be waited for without end.
 
     Raises:
-        UserError: nothing is there, the link leads nowhere or in a circle, or it is a folder, pipe, device or socket.
+        UserError: nothing is there, the link leads nowhere or in a circle, it is a folder, pipe, device or socket, or
+            it may not be read.
     """
-    kind = _mode(path)
+    kind = _kind(path)
     if kind != stat.S_IFREG:
         raise UserError(f"{path} is {_KINDS.get(kind, 'no file')}, but a file is wanted; put the file there")
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {_REASONS.get(error.errno or 0, f'{error}; replace it')}") from None
 
 
 def check_folder(path: Path) -> None:
-    """Refuse what is not a folder.
+    """Refuse what is not a folder that may be listed.
 
     Raises:
         UserError: nothing is there, the link leads nowhere or in a circle, or it is something else.
     """
-    kind = _mode(path)
+    kind = _kind(path)
     if kind != stat.S_IFDIR:
         raise UserError(f"{path} is {_KINDS.get(kind, 'a file')}, but a folder is wanted")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise UserError(f"{path} cannot be read: {_REASONS[errno.EACCES]}")
 
 
-def _mode(path: Path) -> int:
+def _kind(path: Path) -> int:
     """Return what lies at a path, links followed, as `stat.S_IFMT` does."""
     try:
         return stat.S_IFMT(path.stat().st_mode)
@@ -55,22 +76,22 @@ def _mode(path: Path) -> int:
             raise UserError(
                 f"{path} is a link to {os.readlink(path)}, where nothing is; mend the link or remove it"
             ) from None
-        raise UserError(f"{path} is not here") from None
+        raise UserError(f"{path} is not here; add it, or remove what refers to it") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; mend or remove it") from None
+        raise UserError(f"{path} cannot be read: {_REASONS.get(error.errno or 0, f'{error}; replace it')}") from None
 
 
 def read_bytes(path: Path) -> bytes:
     """Return the bytes of a file.
 
     Raises:
-        UserError: as `check_regular`, or the file may not be read.
+        UserError: as `reading`, or it has more than 2 GB.
     """
-    check_regular(path)
-    try:
+    with reading(path):
+        size = path.stat().st_size
+        if size > _LARGEST:
+            raise UserError(f"{path} has {size / 10**9:.1f} GB, more than it can need; replace it")
         return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; change its permissions or replace it") from None
 
 
 def read_text(path: Path) -> str:

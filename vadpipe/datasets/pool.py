@@ -22,6 +22,7 @@ from vadpipe.datasets.base import RawClip, RawDataset, check_clips, entries, ima
 from vadpipe.errors import UserError
 from vadpipe.store import images
 from vadpipe.store.clips import Frame
+from vadpipe.store.image_files import header_size
 
 _SPLITS = {
     "train": ("train", "swimmers"),
@@ -97,7 +98,7 @@ def _annotations(folder: Path, files: list[Path]) -> Boxes:
 
 def _size(file: Path) -> images.Size:
     try:
-        return images.header_size(file)
+        return header_size(file)
     except ValueError as error:
         raise UserError(f"{file}: {error}; replace the file or remove it") from None
 

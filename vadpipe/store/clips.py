@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vadpipe.errors import UserError
 from vadpipe.parallel import ordered_map
 from vadpipe.store import images
 from vadpipe.store.base import ROWS, ClipFile, open_writer, parts, with_metadata
+from vadpipe.store.frames import Frame, Storing, encoded
 from vadpipe.store.labels import LabelWriter
 
 KIND = "clips"
 VERSION = 2
-# Frames that a thread takes at once: enough to hide its start, few enough when they are decoded video.
-_TASK = 8
 
 SCHEMA = pa.schema(
     [
@@ -33,135 +28,30 @@ SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class Frame:
-    """A frame on its way into the store.
-
-    Attributes:
-        name: where it comes from, for messages and for the column `name`.
-        image: an encoded file, or decoded pixels uint8 (H, W, 3) RGB or (H, W).
-        mask: an encoded file or uint8 (H, W), above 0 = abnormal; None where there is none.
-        label: 1 abnormal, 0 normal, None unknown.
-        boxes: abnormal boxes, pixels, x_max and y_max exclusive; None where there are none.
-        time: seconds from the beginning of the source; None = the frame has no place in time.
-    """
-
-    name: str
-    image: Path | images.Image
-    mask: Path | images.Image | None = None
-    label: int | None = None
-    boxes: list[dict[str, int]] | None = None
-    time: float | None = None
-
-
-def checked_rows(frames: Iterable[Frame], quality: int | None) -> Iterator[list[dict[str, Any]]]:
-    """Check and encode frames in threads, and yield the rows of each row group (with the frame's `size`).
-
-    The bytes of JPEG and PNG files are taken over; other frames become PNG, or JPEG of `quality`.
-
-    Raises:
-        UserError: a frame is cut off, no image, or of another size than the first; a mask has another
-            size than its frame or marks pixels of a frame labelled normal.
-    """
-    encoded = ordered_map(lambda part: [_encode(frame, quality) for frame in part], parts(frames, _TASK))
-    first: images.Size | None = None
-    for rows in parts(chain.from_iterable(encoded), ROWS):
-        for row in rows:
-            first = first or row["size"]
-            _check_size(row, first)
-        yield rows
-
-
-def write_clip(path: Path, truth: Path, frames: Iterable[Frame], quality: int | None, **info: object) -> int:
+def write_clip(path: Path, truth: Path, frames: Iterable[Frame], storing: Storing, **info: object) -> int:
     """Write the frames of a clip to `path`, what is known of them to `truth`, and return their number.
 
     Raises:
-        UserError: as `checked_rows`, or the clip is empty.
+        UserError: as `frames.checked`, or the clip is empty.
     """
-    writer: pq.ParquetWriter | None = None
     count = 0
     with ExitStack() as files:
-        for rows in checked_rows(frames, quality):
-            if writer is None:
-                about = {"kind": KIND, "version": VERSION, **rows[0]["size"]._asdict(), **info}
+        for group in parts(encoded(frames, storing), ROWS):
+            if count == 0:
+                about = {"kind": KIND, "version": VERSION, **group[0].size._asdict(), **info}
                 writer = files.enter_context(open_writer(path, with_metadata(SCHEMA, **about)))
                 labels = files.enter_context(closing(LabelWriter(truth, **about)))
-            columns = {name: [row[name] for row in rows] for name in SCHEMA.names if name != "frame"}
-            columns["frame"] = list(range(count, count + len(rows)))
+            columns = {
+                "frame": list(range(count, count + len(group))),
+                "image": [frame.row["image"] for frame in group],
+                "name": [frame.name for frame in group],
+            }
             writer.write_table(pa.table(columns, schema=writer.schema), row_group_size=ROWS)
-            labels.write(rows)
-            count += len(rows)
+            labels.write([frame.row for frame in group])
+            count += len(group)
     if count == 0:
         raise UserError(f"the clip '{path.stem}' has no frames; remove it or add its frames")
     return count
-
-
-def _encode(frame: Frame, quality: int | None) -> dict[str, Any]:
-    """Return the row of a frame, and its size under `size`."""
-    image, size = _encode_image(frame, quality)
-    mask = None if frame.mask is None else _encode_mask(frame, frame.mask, size)
-    return {
-        "image": image,
-        "size": size,
-        "mask": mask,
-        "label": frame.label,
-        "name": frame.name,
-        "boxes": frame.boxes,
-        "time": frame.time,
-    }
-
-
-def _encode_image(frame: Frame, quality: int | None) -> tuple[bytes, images.Size]:
-    pixels = frame.image
-    if isinstance(pixels, Path):
-        data = _read(pixels)
-        try:
-            size = images.size_if_kept(data)
-            if size is not None:
-                return data, size
-            pixels = images.decode(data)
-        except ValueError as error:
-            raise UserError(f"{frame.name}: {error}; replace the file or remove its clip") from None
-        if (pixels == pixels[..., :1]).all():
-            pixels = pixels[..., 0].copy()
-    data = images.encode_png(pixels) if quality is None else images.encode_jpeg(pixels, quality)
-    return data, images.Size(pixels.shape[0], pixels.shape[1], 1 if pixels.ndim == 2 else 3)
-
-
-def _encode_mask(frame: Frame, mask: Path | images.Image, size: images.Size) -> bytes:
-    name = mask if isinstance(mask, Path) else f"the mask of {frame.name}"
-    if isinstance(mask, Path):
-        try:
-            mask = images.decode_grey(_read(mask))
-        except ValueError as error:
-            raise UserError(f"{name}: {error}; replace the mask") from None
-    if mask.shape != size[:2]:
-        raise UserError(
-            f"{name} is {mask.shape[0]}x{mask.shape[1]} pixels (height x width) but its frame {frame.name} is "
-            f"{size.height}x{size.width}; make the mask of the frame's size"
-        )
-    mask = np.where(mask > 0, np.uint8(255), np.uint8(0))
-    if frame.label == 0 and mask.any():
-        raise UserError(
-            f"{name} marks abnormal pixels but the labels call {frame.name} normal; "
-            "extend the interval or empty the mask"
-        )
-    return images.encode_png(mask)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _check_size(row: dict[str, Any], first: images.Size) -> None:
-    if row["size"][:2] != first[:2]:
-        raise UserError(
-            f"{row['name']} is {row['size'].height}x{row['size'].width} pixels (height x width) but the clip began "
-            f"with {first.height}x{first.width}; a clip has one size, split it or resize its frames"
-        )
 
 
 class Clip(ClipFile):
