@@ -1,19 +1,16 @@
-"""Everything that a reader needs, verified, and what was found told."""
+"""Everything that stage `ingest` will read, verified, and what was found told."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from tqdm import tqdm
-
-from vadpipe.datasets import base
-from vadpipe.datasets.base import RawClip
+from vadpipe.datasets.base import RawClip, RawDataset
 from vadpipe.errors import UserError
-from vadpipe.store import images
-from vadpipe.store.clips import checked_rows
+from vadpipe.params import Ingest
+from vadpipe.prepare.ingest import frame_rate, how_to_store, sampling
+from vadpipe.progress import bar, counted
+from vadpipe.store.frames import Storing, checked
 
 
 @dataclass
@@ -24,8 +21,11 @@ class Found:
     masks: int = 0
     boxes: int = 0
     unlabelled: int = 0
+    seconds: float = 0.0
     sizes: Counter[str] = field(default_factory=Counter)
+    rates: Counter[float] = field(default_factory=Counter)
     lengths: list[int] = field(default_factory=list)
+    longest_side: int = 0
 
     @property
     def frames(self) -> int:
@@ -33,65 +33,101 @@ class Found:
         return sum(self.lengths)
 
 
-def inspect(reader: str, source: Path) -> Iterator[str]:
-    """Decode every frame and mask of a data set, and yield lines that say what was found.
+@dataclass(frozen=True)
+class Report:
+    """What was found.
+
+    Attributes:
+        lines: for people.
+        ordered: whether the frames of a clip follow each other in time.
+        shortest: frames of the shortest clip.
+        longest_side: of what is stored, pixels.
+    """
+
+    lines: list[str]
+    ordered: bool
+    shortest: int
+    longest_side: int
+
+
+def inspect(params: Ingest, dataset: RawDataset, where: str) -> Report:
+    """Decode every frame and mask of a data set as stage `ingest` will, without storing anything.
+
+    Args:
+        where: how to name the parameters in messages, such as `params.yaml: ingest.ped2`.
 
     Raises:
         UserError: the first thing that is not as it should be.
     """
-    dataset = base.get(reader)(source)
-    oddities = list(dataset.oddities)
+    rates = [frame_rate(params, dataset, clip, where) for clip in dataset.clips]
+    storing = how_to_store(params, dataset)
+    oddities: list[str] = []
     splits = {"train": Found(), "test": Found()}
-    with tqdm(dataset.clips, unit=" clips", desc="check", disable=None) as bar:
-        for clip in bar:
-            oddities += _inspect_clip(clip, splits[clip.split])
-    for split, found in splits.items():
-        sizes = ", ".join(f"{size} ({count} clips)" for size, count in found.sizes.most_common())
-        yield (
-            f"{split}: {len(found.lengths)} clips, {found.frames} frames "
-            f"({min(found.lengths)} to {max(found.lengths)} a clip), {sizes}"
-        )
+    for clip, rate in zip(dataset.clips, rates, strict=True):
+        oddities += _inspect_clip(clip, params, storing, rate, splits[clip.split])
+    lines = [_split(name, found, dataset.ordered) for name, found in splits.items()]
+    if storing.counts is not None:
+        low, high = storing.counts
+        lines.append(f"16 bit: training frames have {low} to {high} counts, which become 64 to 191 of 255")
     test = splits["test"]
-    if test.unlabelled:
-        yield f"labels: none for {test.unlabelled} of {test.frames} test frames"
+    if test.unlabelled == test.frames:
+        lines.append("labels: none")
     else:
-        share = test.abnormal / test.frames
-        yield f"labels: {test.abnormal} of {test.frames} test frames are abnormal ({share:.1%})"
-    yield f"masks: {test.masks} frames; boxes: {test.boxes} frames"
-    yield from (f"oddity: {oddity}" for oddity in oddities)
+        labelled = test.frames - test.unlabelled
+        lines.append(f"labels: {test.abnormal} of {labelled} test frames are abnormal ({test.abnormal / labelled:.1%})")
+        if test.unlabelled:
+            lines.append(f"labels: none for {test.unlabelled} of {test.frames} test frames")
+    lines.append(f"masks: {test.masks} frames; boxes: {test.boxes} frames")
+    if splits["train"].sizes.keys() != test.sizes.keys() and dataset.ordered:
+        oddities.append("training and test clips have other sizes; most methods compare them place by place")
+    lines += [f"oddity: {oddity}" for oddity in [*dataset.oddities, *oddities]]
+    found = splits.values()
+    shortest = min(length for split in found for length in split.lengths)
+    return Report(lines, dataset.ordered, shortest, max(split.longest_side for split in found))
 
 
-def _inspect_clip(clip: RawClip, found: Found) -> list[str]:
+def _split(name: str, found: Found, ordered: bool) -> str:
+    sizes = ", ".join(f"{size} ({count} clips)" for size, count in found.sizes.most_common())
+    text = (
+        f"{name}: {len(found.lengths)} clips, {found.frames} frames "
+        f"({min(found.lengths)} to {max(found.lengths)} a clip), {sizes}"
+    )
+    if ordered:
+        rates = ", ".join(f"{rate:g}" for rate, _ in found.rates.most_common())
+        text += f", {rates} frames a second, {found.seconds / 60:.1f} min"
+    return text
+
+
+def _inspect_clip(clip: RawClip, params: Ingest, storing: Storing, rate: float | None, found: Found) -> list[str]:
     """Decode a clip, add to what was found, and return its oddities."""
     length, empty, labels = 0, 0, set()
     size = None
-    for rows in checked_rows(clip.frames(), None):
-        for row in rows:
-            _decode(row["image"], row["name"])
-            size = row["size"]
+    notes: Counter[str] = Counter()
+    with bar(None, "frames", f"check {clip.name}") as progress:
+        for frame in checked(counted(clip.frames(sampling(params)), progress), storing):
+            size = frame.size
             length += 1
-            labels.add(row["label"])
-            found.abnormal += row["label"] == 1
-            found.unlabelled += row["label"] is None
-            found.boxes += bool(row["boxes"])
-            if row["mask"] is not None:
+            labels.add(frame.label)
+            found.abnormal += frame.label == 1
+            found.unlabelled += frame.label is None
+            found.boxes += bool(frame.boxes)
+            notes.update(frame.notes)
+            if frame.mask is not None:
                 found.masks += 1
-                empty += row["label"] == 1 and not images.decode_grey(row["mask"]).any()
+                empty += frame.label == 1 and not frame.mask.any()
     if size is None:
         raise UserError(f"{clip.split}/{clip.name} has no frames; remove the clip or add its frames")
     found.lengths.append(length)
     found.sizes[f"{size.height}x{size.width} {'grey' if size.channels == 1 else 'colour'}"] += 1
-    oddities = []
+    found.longest_side = max(found.longest_side, size.height, size.width)
+    if rate is not None:
+        found.rates[round(rate, 3)] += 1
+        found.seconds += length / rate
+    oddities = [f"{clip.name}: {note}" for note in clip.notes]
+    oddities += [f"{clip.name}: {note} ({count} of {length} frames)" for note, count in notes.items()]
     if clip.split == "test" and len(labels) == 1 and labels != {None}:
         kind = "abnormal" if labels == {1} else "normal"
         oddities.append(f"{clip.name} is {kind} in every frame, so it has no AUC of its own")
     if empty:
         oddities.append(f"{clip.name}: {empty} abnormal frames have an empty mask")
     return oddities
-
-
-def _decode(data: bytes, name: str) -> None:
-    try:
-        images.decode(data)
-    except ValueError as error:
-        raise UserError(f"{name}: {error}; replace the file") from None
