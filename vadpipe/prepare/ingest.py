@@ -14,6 +14,7 @@ from vadpipe.progress import counted
 from vadpipe.store.atomic import replacing
 from vadpipe.store.base import SPLITS
 from vadpipe.store.clips import write_clip
+from vadpipe.store.sampling import Sampling
 
 
 def ingest(name: str, params: Ingest, source: Path, out: Path) -> None:
@@ -45,5 +46,5 @@ def write_clips(name: str, params: Ingest, dataset: RawDataset, folder: Path) ->
     with tqdm(unit=" frames", desc=f"ingest {name}", disable=None) as bar:
         for clip in dataset.clips:
             path = folder / clip.split / f"{clip.name}.parquet"
-            total += write_clip(path, counted(clip.frames(), bar), params.quality, **info)
+            total += write_clip(path, counted(clip.frames(Sampling()), bar), params.quality, **info)
     return total

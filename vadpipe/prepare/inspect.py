@@ -14,6 +14,7 @@ from vadpipe.datasets.base import RawClip
 from vadpipe.errors import UserError
 from vadpipe.store import images
 from vadpipe.store.clips import checked_rows
+from vadpipe.store.sampling import Sampling
 
 
 @dataclass
@@ -65,7 +66,7 @@ def _inspect_clip(clip: RawClip, found: Found) -> list[str]:
     """Decode a clip, add to what was found, and return its oddities."""
     length, empty, labels = 0, 0, set()
     size = None
-    for rows in checked_rows(clip.frames(), None):
+    for rows in checked_rows(clip.frames(Sampling()), None):
         for row in rows:
             _decode(row["image"], row["name"])
             size = row["size"]

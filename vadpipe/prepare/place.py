@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from vadpipe.datasets.base import ignored
+from vadpipe.datasets.files import ignored
 from vadpipe.errors import UserError, writing
 from vadpipe.store.atomic import replacing
 

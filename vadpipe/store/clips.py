@@ -53,6 +53,7 @@ class Frame:
     mask: Path | images.Image | None = None
     label: int | None = None
     boxes: list[dict[str, int]] | None = None
+    time: float | None = None  # seconds from the beginning of the source
 
 
 def checked_rows(frames: Iterable[Frame], quality: int | None) -> Iterator[list[dict[str, Any]]]:
