@@ -132,8 +132,8 @@ def test_grey_and_colour_in_one_clip(tmp_path: Path) -> None:
     frames = [frame("grey", [(10, 20, 40, 50)], picture(0, grey=True)), frame("colour", [(10, 20, 40, 50)])]
     write(tmp_path / "clips", {"train/x": frames}, None)
     write_inpainted(values(), tmp_path / "clips", tmp_path / "out")
-    sizes = [images.size_if_kept(data) for data in encoded(tmp_path / "out").values()]
-    assert [size.channels for size in sizes if size] == [1, 3]
+    stored = [images.decode_as_stored(data) for data in encoded(tmp_path / "out").values()]
+    assert [images.size_of(image).channels for image in stored] == [1, 3]
 
 
 def test_one_core_and_two_give_the_same(tmp_path: Path) -> None:

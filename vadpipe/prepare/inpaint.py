@@ -126,8 +126,7 @@ def inpainted(tasks: Iterator[Task], params: Inpaint, workers: int | None = None
         clip, name, boxes, data = task
         if not boxes:
             return clip, Prepared(name, data)
-        size = images.size_if_kept(data)
-        image = images.decode_grey(data) if size is not None and size.channels == 1 else images.decode(data)
+        image = images.decode_as_stored(data)
         grown = [box.grown(params.margin, *image.shape[:2]) for box in boxes]
         image, filled = fill(image, grown, params)
         if filled.all():

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,10 @@ from vadpipe.errors import UserError
 from vadpipe.parallel import ordered_map
 from vadpipe.store import images
 from vadpipe.store.base import ROWS, ClipFile, open_parquet, parts, with_metadata
+from vadpipe.store.counts import Counts, scale16
+from vadpipe.store.files import read_file
+from vadpipe.store.image_files import Numbers, Pixels, read_image
+from vadpipe.store.mask_files import mask_of, read_mask
 
 KIND = "clips"
 VERSION = 1
@@ -42,15 +46,15 @@ class Frame:
 
     Attributes:
         name: where it comes from, for messages and for the column `name`.
-        image: an encoded file, or decoded pixels uint8 (H, W, 3) RGB or (H, W).
-        mask: an encoded file or uint8 (H, W), above 0 = abnormal; None where there is none.
+        image: an encoded file, or decoded pixels, uint8 (H, W, 3) RGB or (H, W), or counts, uint16 (H, W).
+        mask: an encoded file or numbers (H, W) or (H, W, C), not zero = abnormal; None where there is none.
         label: 1 abnormal, 0 normal, None unknown.
         boxes: abnormal boxes, pixels, x_max and y_max exclusive; None where there are none.
     """
 
     name: str
-    image: Path | images.Image
-    mask: Path | images.Image | None = None
+    image: Path | Pixels
+    mask: Path | Numbers | None = None
     label: int | None = None
     boxes: list[dict[str, int]] | None = None
     time: float | None = None  # seconds from the beginning of the source
@@ -101,13 +105,17 @@ def write_clip(path: Path, frames: Iterable[Frame], quality: int | None, **info:
     return count
 
 
-def _encode(frame: Frame, quality: int | None) -> dict[str, Any]:
-    """Return the row of a frame, and its size under `size`."""
-    image, size = _encode_image(frame, quality)
-    mask = None if frame.mask is None else _encode_mask(frame, frame.mask, size)
+def _encode(frame: Frame, quality: int | None, counts: tuple[int, int] | None = None) -> dict[str, Any]:
+    """Return the row of a frame, its size under `size`, and what was done to it under `notes`."""
+    image, size, notes = _encode_image(frame, quality, counts)
+    mask = None
+    if frame.mask is not None:
+        mask, told = _encode_mask(frame, frame.mask, size)
+        notes |= {f"mask: {note}" for note in told}
     return {
         "image": image,
         "size": size,
+        "notes": notes,
         "mask": mask,
         "label": frame.label,
         "name": frame.name,
@@ -115,49 +123,63 @@ def _encode(frame: Frame, quality: int | None) -> dict[str, Any]:
     }
 
 
-def _encode_image(frame: Frame, quality: int | None) -> tuple[bytes, images.Size]:
-    pixels = frame.image
+def _encode_image(
+    frame: Frame, quality: int | None, counts: tuple[int, int] | None
+) -> tuple[bytes, images.Size, frozenset[str]]:
+    """Return a frame's bytes as they are stored, its size, and what was done.
+
+    Args:
+        frame: the frame.
+        quality: of JPEG, or None for PNG; bytes that can be kept are taken over.
+        counts: the range of the training set, for frames of 16 bit.
+
+    Raises:
+        UserError: the file is none that is read.
+        ValueError: a frame has 16 bit and there is no range.
+    """
+    pixels, notes = frame.image, frozenset[str]()
     if isinstance(pixels, Path):
-        data = _read(pixels)
+        data = read_file(pixels)
         try:
-            size = images.size_if_kept(data)
-            if size is not None:
-                return data, size
-            pixels = images.decode(data)
+            loaded = read_image(data)
         except ValueError as error:
             raise UserError(f"{frame.name}: {error}; replace the file or remove its clip") from None
-        if (pixels == pixels[..., :1]).all():
+        if loaded.kept:
+            return data, loaded.size, loaded.notes
+        pixels, notes = loaded.pixels, loaded.notes
+        if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
             pixels = pixels[..., 0].copy()
-    data = images.encode_png(pixels) if quality is None else images.encode_jpeg(pixels, quality)
-    return data, images.Size(pixels.shape[0], pixels.shape[1], 1 if pixels.ndim == 2 else 3)
+    image = _of_8_bit(pixels, frame.name, counts)
+    data = images.encode_png(image) if quality is None else images.encode_jpeg(image, quality)
+    return data, images.size_of(image), notes
 
 
-def _encode_mask(frame: Frame, mask: Path | images.Image, size: images.Size) -> bytes:
+def _of_8_bit(pixels: Pixels, name: str, counts: tuple[int, int] | None) -> images.Image:
+    if pixels.dtype == np.uint8:
+        return cast(images.Image, pixels)
+    if counts is None:
+        raise ValueError(f"{name} has 16 bit, but no range of counts to scale it by")
+    return scale16(cast(Counts, pixels), *counts)
+
+
+def _encode_mask(frame: Frame, mask: Path | Numbers, size: images.Size) -> tuple[bytes, frozenset[str]]:
+    """Return a mask as PNG, 0 and 255, and what was done."""
     name = mask if isinstance(mask, Path) else f"the mask of {frame.name}"
-    if isinstance(mask, Path):
-        try:
-            mask = images.decode_grey(_read(mask))
-        except ValueError as error:
-            raise UserError(f"{name}: {error}; replace the mask") from None
-    if mask.shape != size[:2]:
+    try:
+        marked, notes = read_mask(read_file(mask)) if isinstance(mask, Path) else mask_of(mask)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}; replace the mask") from None
+    if marked.shape != size[:2]:
         raise UserError(
-            f"{name} is {mask.shape[0]}x{mask.shape[1]} pixels (height x width) but its frame {frame.name} is "
+            f"{name} is {marked.shape[0]}x{marked.shape[1]} pixels (height x width) but its frame {frame.name} is "
             f"{size.height}x{size.width}; make the mask of the frame's size"
         )
-    mask = np.where(mask > 0, np.uint8(255), np.uint8(0))
-    if frame.label == 0 and mask.any():
+    if frame.label == 0 and marked.any():
         raise UserError(
             f"{name} marks abnormal pixels but the labels call {frame.name} normal; "
             "extend the interval or empty the mask"
         )
-    return images.encode_png(mask)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    return images.encode_png(marked.astype(np.uint8) * np.uint8(255)), notes
 
 
 def _check_size(row: dict[str, Any], first: images.Size) -> None:

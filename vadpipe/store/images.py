@@ -1,23 +1,14 @@
-"""Encoded images: what a header says, whether a file is whole, decoding and encoding (RGB, uint8)."""
+"""Images of the stores: decoding and encoding, RGB, uint8. What users give is read by `image_files`."""
 
 from __future__ import annotations
 
-import struct
-import zlib
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import PIL.Image
 
 Image = npt.NDArray[np.uint8]
-
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}  # colour type -> channels without alpha
-# JPEG markers that start a frame header (SOF0-15 without DHT, JPG, DAC).
-_JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 class Size(NamedTuple):
@@ -28,69 +19,9 @@ class Size(NamedTuple):
     channels: int
 
 
-def size_if_kept(data: bytes) -> Size | None:
-    """Return the size of a whole JPEG or PNG, or None for another format (which must be decoded).
-
-    The structure is walked, not the pixels: this is what lets whole files be taken over at the speed
-    of copying.
-
-    Raises:
-        ValueError: a JPEG or PNG that is cut off or damaged.
-    """
-    if data[:2] == b"\xff\xd8":
-        return _jpeg_size(data)
-    if data[:8] == _PNG:
-        return _png_size(data)
-    return None
-
-
-def _jpeg_size(data: bytes) -> Size:
-    # A camera may pad behind the end marker, so the end is searched, not expected.
-    if data.rfind(b"\xff\xd9", len(data) * 3 // 4) < 0:
-        raise ValueError("the JPEG is cut off (no end marker)")
-    position, size = 2, None
-    while position + 9 < len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xDA:
-            break
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        if marker in _JPEG_FRAMES:
-            height, width, components = struct.unpack(">HHB", data[position + 5 : position + 10])
-            size = Size(height, width, 1 if components == 1 else 3)
-        position += 2 + length
-    if size is None or size.height == 0 or size.width == 0:
-        raise ValueError("the JPEG has no frame header")
-    return size
-
-
-def _png_size(data: bytes) -> Size:
-    position, size = 8, None
-    while position + 12 <= len(data):
-        length = int.from_bytes(data[position : position + 4], "big")
-        end = position + 12 + length
-        kind = data[position + 4 : position + 8]
-        if end > len(data) or zlib.crc32(data[position + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-            break
-        if kind == b"IHDR":
-            width, height, _, colour = struct.unpack(">IIBB", data[position + 8 : position + 18])
-            size = Size(height, width, _PNG_CHANNELS.get(colour, 3))
-        if kind == b"IEND" and size is not None:
-            return size
-        position = end
-    raise ValueError("the PNG is cut off or damaged")
-
-
-def header_size(path: Path) -> Size:
-    """Return the size of an image file of any format by its header; nothing is decoded.
-
-    Raises:
-        ValueError: the file is no image.
-    """
-    try:
-        with PIL.Image.open(path) as image:
-            return Size(image.height, image.width, 1 if image.mode in {"1", "L", "LA", "I", "I;16", "F"} else 3)
-    except OSError:
-        raise ValueError("not an image") from None
+def size_of(image: npt.NDArray[np.integer]) -> Size:
+    """Return the size of (H, W) grey or (H, W, 3) RGB."""
+    return Size(image.shape[0], image.shape[1], 1 if image.ndim == 2 else 3)
 
 
 def decode(data: bytes) -> Image:
@@ -109,6 +40,16 @@ def decode_grey(data: bytes) -> Image:
         ValueError: the data are no image.
     """
     return _decode(data, cv2.IMREAD_GRAYSCALE)
+
+
+def decode_as_stored(data: bytes) -> Image:
+    """Decode an image to uint8 (H, W) where grey was stored, else (H, W, 3) RGB.
+
+    Raises:
+        ValueError: the data are no image.
+    """
+    image = _decode(data, cv2.IMREAD_ANYCOLOR)
+    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
 
 
 def _decode(data: bytes, flag: int) -> Image:
