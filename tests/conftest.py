@@ -44,18 +44,21 @@ def write_video(path: Path, count: int, speed: float = 1.0) -> None:
 
 
 def folder_dataset(root: Path) -> Path:
-    """Two training and three test clips in the layout of `folder`; test clip b1 is fast from frame 10 to 19."""
+    """Two training and three test clips in the layout of `folder`; of b1 the frames 010.. to 019 from 0 are abnormal.
+
+    The names of its frames count from 001, so the tables call them 11 to 20; those of the video b2 count from 0.
+    """
     write_frames(root / "train" / "a1", 40)
     write_video(root / "train" / "a2.avi", 36)
     write_frames(root / "test" / "b1", 34, ".png")
     write_video(root / "test" / "b2.avi", 33, speed=2)
     write_frames(root / "test" / "b3", 12)
-    (root / "labels.csv").write_text("clip,first,last\nb1,10,19\nb2,0,4\nb2,6,32\n")
+    (root / "labels.csv").write_text("clip,first,last\nb1,11,20\nb2,0,4\nb2,6,32\nb3,,\n")
     masks = np.zeros((34, HEIGHT, WIDTH), np.uint8)
     masks[10:20, 8:16, 4:12] = 255
     (root / "masks").mkdir()
     np.save(root / "masks" / "b1.npy", masks)
-    (root / "tracks.csv").write_text("clip,track,frame,x_min,y_min,x_max,y_max\nb1,0,10,4,8,12,16\n")
+    (root / "tracks.csv").write_text("clip,track,frame,x_min,y_min,x_max,y_max\nb1,0,11,4,8,12,16\n")
     return root
 
 

@@ -54,6 +54,8 @@ def masks_of(scene: Path) -> dict[str, NDArray[np.uint8]]:
 def labels_of(scene: Path) -> dict[str, NDArray[np.bool_]]:
     labels = {clip: np.zeros(FRAMES, bool) for clip in TESTS}
     for row in rows_of(scene / "labels.csv"):
+        if row["first"] == row["last"] == "":  # a normal clip
+            continue
         interval = slice(int(row["first"]), int(row["last"]) + 1)
         assert not labels[row["clip"]][interval].any(), "intervals overlap"
         labels[row["clip"]][interval] = True
@@ -98,6 +100,15 @@ def test_labels_are_the_frames_with_mask(scene: Path) -> None:
     labels = labels_of(scene)
     for clip, mask in masks_of(scene).items():
         np.testing.assert_array_equal(labels[clip], mask.any(axis=(1, 2)))
+
+
+def test_every_test_clip_has_a_row_so_that_none_is_unlabelled(scene: Path) -> None:
+    empty = defaultdict(list)
+    for row in rows_of(scene / "labels.csv"):
+        empty[row["clip"]].append(row["first"] == row["last"] == "")
+    assert set(empty) == set(TESTS)
+    for clip, label in labels_of(scene).items():
+        assert empty[clip] == [True] if not label.any() else not any(empty[clip])
 
 
 def test_normal_mixed_and_abnormal_clips(scene: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.conftest import REPO
+from vadpipe.datasets import base as readers
 from vadpipe.methods import base
 
 STAGES = YAML(typ="safe").load(REPO / "dvc.yaml")["stages"]
@@ -70,6 +71,13 @@ def test_a_stage_depends_on_the_code_it_imports(graph: grimp.ImportGraph, stage:
 def test_a_run_depends_on_the_code_of_its_method(graph: grimp.ImportGraph, stage: str, method: str) -> None:
     deps = [dep.replace("${item.method}", method) for dep in code_deps(stage)]
     files = {*needed(graph, f"vadpipe.methods.{method}"), f"vadpipe/methods/{method}.py"}
+    assert [file for file in sorted(files) if not covered(file, deps)] == []
+
+
+@pytest.mark.parametrize("reader", readers.names())
+def test_a_data_set_depends_on_the_code_of_its_reader(graph: grimp.ImportGraph, reader: str) -> None:
+    deps = [dep.replace("${item.reader}", reader) for dep in code_deps("ingest")]
+    files = {*needed(graph, f"vadpipe.datasets.{reader}"), f"vadpipe/datasets/{reader}.py"}
     assert [file for file in sorted(files) if not covered(file, deps)] == []
 
 

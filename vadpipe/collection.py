@@ -10,6 +10,7 @@ from typing import Any
 
 from vadpipe import edit, params, paths, starter
 from vadpipe.datasets import base as readers
+from vadpipe.datasets.base import RawDataset
 from vadpipe.errors import UserError
 from vadpipe.files import read_text, there
 from vadpipe.params import Ingest, Params
@@ -19,6 +20,9 @@ from vadpipe.store.atomic import write_text
 
 _LOCK = Path("dvc.lock")
 _IGNORE = Path(".gitignore")
+# Of video with more frames a second than the first, the second is taken unless another rate is asked for: that of UCSD
+# Ped2, a step of time at which people move by pixels, and a fraction of the work (docs/performance.md).
+_FAST, _RATE = 15.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -58,16 +62,6 @@ def belongings(loaded: Params, name: str) -> Belongings:
     return Belongings({**items, "features": features, "runs": runs}, outputs)
 
 
-def check(name: str, source: Path, ingest: dict[str, Any]) -> Report:
-    """Decode everything of a data set as stage `ingest` will, and return what was found.
-
-    Raises:
-        UserError: a parameter is wrong, or the first thing of the data that is not as it should be.
-    """
-    values = params.parse(Ingest, ingest, f"ingest.{name}")
-    return inspect(values, readers.scan(source, values), f"ingest.{name}")
-
-
 def add(name: str, source: Path, ingest: dict[str, Any], how: place.How, private: bool) -> tuple[Report, list[str]]:
     """Check a data set, bring it to data/raw/NAME, and add it to params.yaml with runs that can work on it.
 
@@ -87,7 +81,9 @@ def add(name: str, source: Path, ingest: dict[str, Any], how: place.How, private
         )
     if there(paths.raw(name)):
         raise UserError(f"{paths.raw(name)} is there already; remove it or choose another name")
-    report = check(name, source, ingest)
+    dataset = readers.scan(source, ingest["reader"], ingest["objects"])
+    ingest = _completed(ingest, dataset)
+    report = inspect(params.parse(Ingest, ingest, f"ingest.{name}"), dataset, f"ingest.{name}")
     items = starter.items(name, ingest, report, params.load().methods)
     edit.check_items(items)
     place.place(source, paths.raw(name), how)
@@ -100,6 +96,18 @@ def add(name: str, source: Path, ingest: dict[str, Any], how: place.How, private
     if private:
         _ignore_pictures(name)
     return report, list(items["runs"])
+
+
+def _completed(ingest: dict[str, Any], dataset: RawDataset) -> dict[str, Any]:
+    """Return the parameters of stage `ingest` with those that were not given, in the order of the model."""
+    # Decoded video is kept as JPEG, since PNG takes ten times the space; images are kept as they are, or exactly.
+    quality = 95 if any(clip.fps for clip in dataset.clips) else None
+    rate = ingest["rate"]
+    fastest = max((ingest["fps"] or clip.fps or 0.0 for clip in dataset.clips), default=0.0)
+    if rate is None and dataset.ordered and fastest > _FAST:
+        rate = _RATE
+    known = {"every": 1, "start": 0.0, "end": None, "quality": quality, **ingest, "rate": rate}
+    return {name: known[name] for name in Ingest.model_fields}
 
 
 def remove(name: str) -> Belongings:

@@ -11,6 +11,7 @@ from vadpipe.methods import base as methods
 from vadpipe.params import FeatureSet, Params
 from vadpipe.prepare import generators
 from vadpipe.prepare.flow import check_sizes
+from vadpipe.prepare.ingest import frame_rate
 from vadpipe.store import open_clips
 
 
@@ -25,10 +26,12 @@ def check(params: Params) -> None:
     for name, values in params.generate.items():
         generators.check(name, values)
     for name, ingest in params.ingest.items():
-        reader = readers.get(ingest.reader, f"params.yaml: ingest.{name}.reader")
-        # A generated video says its frame rate; of others whoever adds them may not know that theirs does not.
-        if ingest.fps is None and name not in params.generate and there(paths.raw(name)):
-            readers.check_fps(reader(paths.raw(name)), f"params.yaml: ingest.{name}.fps")
+        readers.get(ingest.reader)
+        # A generated video says its frame rate; whoever adds frames may not know that theirs do not.
+        if name not in params.generate and there(paths.raw(name)):
+            dataset = readers.scan(paths.raw(name), ingest.reader, ingest.objects)
+            for clip in dataset.clips:
+                frame_rate(ingest, dataset, clip, f"params.yaml: ingest.{name}")
     for name, flow in params.flow.items():
         if paths.clips(name).is_dir():
             check_sizes(open_clips(paths.clips(name)), flow.scale)

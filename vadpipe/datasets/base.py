@@ -1,24 +1,26 @@
-"""What a reader gives, how one is found by name, and what readers share."""
+"""What a reader gives, and how one is found by name."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-import numpy as np
-import numpy.typing as npt
-
 import vadpipe.datasets
+from vadpipe.datasets.files import natural
 from vadpipe.errors import UserError, did_you_mean
-from vadpipe.store.clips import Frame
+from vadpipe.store.frames import Frame
+from vadpipe.store.sampling import Sampling
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
-CLIP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+CLIP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
+# Modules beside the readers: what readers share.
+_SHARED = {"base", "files", "labels", "tables", "voc"}
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,16 @@ class RawClip:
 
     Attributes:
         split: `train` or `test`.
-        frames: opens the clip and yields its frames in order.
+        frames: opens the clip and yields the frames that a sampling takes, in order.
+        fps: frames a second as the file says, of a video; None where there is no word of it.
+        notes: what is odd about the clip but no error; complete once its frames were read.
     """
 
     split: str
     name: str
-    frames: Callable[[], Iterator[Frame]]
+    frames: Callable[[Sampling], Iterator[Frame]]
+    fps: float | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -49,12 +55,12 @@ class RawDataset:
     ordered: bool = True
 
 
-Reader = Callable[[Path], RawDataset]
+Reader = Callable[..., RawDataset]
 
 
 def names() -> list[str]:
     """Return the names of all readers."""
-    return sorted(m.name for m in pkgutil.iter_modules(vadpipe.datasets.__path__) if m.name != "base")
+    return sorted(m.name for m in pkgutil.iter_modules(vadpipe.datasets.__path__) if m.name not in _SHARED)
 
 
 def get(name: str) -> Reader:
@@ -66,6 +72,42 @@ def get(name: str) -> Reader:
     if name not in names():
         raise UserError(f"there is no reader '{name}'{did_you_mean(name, names())}")
     return cast(Reader, importlib.import_module(f"vadpipe.datasets.{name}").scan)
+
+
+def scan(root: Path, reader: str, objects: list[str] | None) -> RawDataset:
+    """Return what a reader finds in a folder.
+
+    Args:
+        objects: names of annotated objects that count, None = all; readers that know no names refuse a choice.
+
+    Raises:
+        UserError: there is no such reader, or the layout, labels or masks are not as they should be.
+    """
+    found = get(reader)
+    if objects is None:
+        return found(root)
+    if "objects" not in inspect.signature(found).parameters:
+        raise UserError(f"the reader {reader} knows no names of objects; leave out `objects`")
+    return found(root, objects)
+
+
+def safe_name(name: str) -> str:
+    """Return the name that a clip has in stores and tables: letters, digits, `_` and `-` (`cam 1.2` -> `cam_1_2`).
+
+    Accents are taken off (`Größe` -> `Grosse`), everything else becomes `_`.
+
+    Raises:
+        UserError: nothing is left, or more than 200 characters.
+    """
+    if CLIP_NAME.fullmatch(name):
+        return name
+    letters = "".join(c for c in unicodedata.normalize("NFKD", name.replace("ß", "ss")) if not unicodedata.combining(c))
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "_", letters).strip("_-")
+    if not CLIP_NAME.fullmatch(safe):
+        raise UserError(
+            f"the clip name '{name}' cannot be written in 1 to 200 letters (a to z), digits, _ and -; rename the clip"
+        )
+    return safe
 
 
 def check_clips(root: Path, clips: list[RawClip]) -> list[RawClip]:
@@ -90,74 +132,3 @@ def check_clips(root: Path, clips: list[RawClip]) -> list[RawClip]:
         if not any(clip.split == split for clip in clips):
             raise UserError(f"{root}: there are no clips for '{split}'; a data set needs clips of both splits")
     return sorted(clips, key=lambda clip: (clip.split, natural(clip.name)))
-
-
-def entries(folder: Path) -> list[Path]:
-    """Return what a folder holds in natural order, without hidden files and editor back-ups (`*~`).
-
-    Raises:
-        UserError: the folder is not there.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not there; see the layouts in the README (`vadpipe data add --help`)")
-    return sorted(
-        (path for path in folder.iterdir() if not ignored(path.name)),
-        key=lambda path: natural(path.name),
-    )
-
-
-def ignored(name: str) -> bool:
-    """Say whether a file is none of the data set's: hidden, an editor's back-up, or Windows' thumbnails."""
-    return name.startswith(".") or name.endswith("~") or name == "Thumbs.db"
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Return the frames of a folder in natural order.
-
-    Raises:
-        UserError: there is none, something else lies among them, or two frames have one number.
-    """
-    files = entries(folder)
-    for path in files:
-        if path.is_dir() or path.suffix.lower() not in IMAGE_SUFFIXES:
-            raise UserError(f"{path} does not belong among the frames of a clip; move it out of the folder")
-    if not files:
-        raise UserError(f"{folder} holds no frames; remove the folder or add its frames")
-    return files
-
-
-def number(path: Path) -> int | None:
-    """Return the last number in a file's name (`frame007.bmp` -> 7), or None."""
-    digits = re.findall(r"\d+", path.stem)
-    return int(digits[-1]) if digits else None
-
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """Return a sort key under which `clip10` comes after `clip9`."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name) if part]
-
-
-def interval_labels(where: str, length: int, intervals: Iterable[tuple[int, int]], origin: int) -> npt.NDArray[np.int8]:
-    """Return int8 (length,) labels from intervals.
-
-    Args:
-        where: how to name the place of the labels in messages.
-        intervals: first and last abnormal frame, both included.
-        origin: the number of the first frame, 0 or 1.
-
-    Raises:
-        UserError: an interval is reversed, overlaps another or ends past the clip.
-    """
-    labels = np.zeros(length, np.int8)
-    for first, last in intervals:
-        if last < first:
-            raise UserError(f"{where}: the interval {first} to {last} ends before it begins; swap the numbers")
-        if first < origin or last - origin >= length:
-            raise UserError(
-                f"{where}: the interval {first} to {last} leaves the clip, whose frames go from {origin} to "
-                f"{origin + length - 1}; correct the interval or add the missing frames"
-            )
-        if labels[first - origin : last - origin + 1].any():
-            raise UserError(f"{where}: the interval {first} to {last} overlaps another one; join them")
-        labels[first - origin : last - origin + 1] = 1
-    return labels

@@ -2,35 +2,79 @@
 
 ROOT/train/CLIP.mp4 | CLIP.avi | ... or ROOT/train/CLIP/*.jpg | *.png | ...      normal clips
 ROOT/test/...                                                                    clips to score
-ROOT/labels.csv      `clip,first,last`: abnormal intervals of test clips, frames from 0, both ends included;
-                     a test clip without a row is normal. Without the file the test clips have no labels.
-ROOT/masks/CLIP.npy  optional: uint8 (T, H, W), above 0 = abnormal; or ROOT/masks/CLIP/*.png, one a frame
+ROOT/labels.csv      optional: `clip,first,last`: abnormal intervals of test clips, both ends included; a row
+                     `clip,,` says that the clip is normal throughout. A test clip without a row is unlabelled,
+                     as all are without the file.
+ROOT/masks/CLIP.npy  optional: uint8 (T, H, W), above 0 = abnormal; or ROOT/masks/CLIP/*.png, one a frame, paired
+                     with the frames by the numbers in their names, or as they lie where names carry none
 ROOT/tracks.csv      optional: `clip,track,frame,x_min,y_min,x_max,y_max` in pixels, x_max and y_max exclusive
+
+Frames of a video count from 0. Frames of a folder have the numbers that their names carry, wherever these begin;
+where names carry none, or several that vary, they count from 0 in natural order.
+
+A clip is CLIP in tables and masks, with or without its extension. In the store its name is made of letters, digits,
+`_` and `-` (`cam 1.2.mp4` becomes `cam_1_2`), which tables may use too.
 """
 
 from __future__ import annotations
 
-import csv
+import filecmp
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 
-import cv2
-import numpy as np
-import numpy.typing as npt
+from vadpipe.datasets import tables
+from vadpipe.datasets.base import RawClip, RawDataset, check_clips, safe_name
+from vadpipe.datasets.files import ONE_FRAME, FrameFiles, entries, frame_files, image_files, layout
+from vadpipe.datasets.labels import (
+    NORMAL,
+    Box,
+    Intervals,
+    Known,
+    Masks,
+    Track,
+    folder_frames,
+    image_size,
+    paired_masks,
+)
+from vadpipe.errors import UserError, did_you_mean
+from vadpipe.store.frames import Frame
+from vadpipe.store.mask_files import open_npy_masks
+from vadpipe.store.sampling import Sampling
+from vadpipe.store.video import VIDEO_SUFFIXES, Video
 
-from vadpipe.datasets.base import RawClip, RawDataset, check_clips, entries, image_files, interval_labels
-from vadpipe.errors import UserError
-from vadpipe.store.clips import Frame
+_FILES = {"labels.csv", "tracks.csv"}
+_FOLDERS = {"train", "test", "masks"}
+_SIDES = ("x_min", "y_min", "x_max", "y_max")
+_TRACK_LIMIT = 2**31 - 1  # tracks and pixels are kept as 32 bits
 
-VIDEO_SUFFIXES = {".avi", ".mp4", ".mkv", ".mov", ".m4v", ".webm", ".mpg", ".mpeg"}
-_LAYOUT = {"train", "test", "masks", "labels.csv", "tracks.csv"}
-_TEXTS = {".txt", ".md"}
+Spans = dict[str, list[tuple[int, int]]]
+Tracks = dict[str, dict[int, list[Track]]]
 
-Intervals = dict[str, list[tuple[int, int]]]
-Boxes = dict[str, dict[int, list[dict[str, int]]]]
+
+@dataclass(frozen=True)
+class _Source:
+    """A clip: a video, or a folder of frames.
+
+    Attributes:
+        name: in the store.
+        files: the frames of a folder.
+        size: height and width by the header of the video or of the first frame, pixels.
+    """
+
+    path: Path
+    name: str
+    files: FrameFiles | None
+    fps: float | None
+    size: tuple[int, int]
+
+    @property
+    def plain(self) -> str:
+        """Return the name without the extension of a video."""
+        return self.path.stem if self.files is None else self.path.name
 
 
 def scan(root: Path) -> RawDataset:
@@ -39,180 +83,189 @@ def scan(root: Path) -> RawDataset:
     Raises:
         UserError: something is missing, stray, or does not fit together.
     """
-    for path in entries(root):
-        if path.name not in _LAYOUT and path.suffix.lower() not in _TEXTS:
-            raise UserError(f"{path} does not belong to the layout of `folder` ({', '.join(sorted(_LAYOUT))})")
-    sources = {split: _sources(root / split) for split in ("train", "test")}
-    tests = {_name(path) for path in sources["test"]}
-    intervals = _intervals(root / "labels.csv", tests)
-    boxes = _tracks(root / "tracks.csv", tests)
-    masks = _masks(root / "masks", tests)
-    clips = [RawClip("train", _name(path), partial(_train_frames, path)) for path in sources["train"]]
-    for path in sources["test"]:
-        name = _name(path)
-        test = partial(_test_frames, path, root, intervals, masks.get(name), None if boxes is None else boxes[name])
-        clips.append(RawClip("test", name, test))
-    oddities = [] if intervals is not None else ["there is no labels.csv: clips are scored, but no AUC can be given"]
+    found = layout(root, "`folder`", _FOLDERS, _FILES)
+    train, test = _sources(root / "train"), _sources(root / "test")
+    aliases = _aliases(test)
+    spans = _spans(found["labels.csv"], aliases) if "labels.csv" in found else None
+    tracks = _tracks(found["tracks.csv"], aliases) if "tracks.csv" in found else None
+    masks = _masks(found["masks"], aliases) if "masks" in found else {}
+    clips = [_clip("train", source, Known(NORMAL)) for source in train]
+    for source in test:
+        labels = None
+        if spans is not None and source.name in spans:
+            labels = Intervals(f"{found['labels.csv']}, clip {source.plain}", spans[source.name])
+        boxes = None if tracks is None else tracks[source.name]
+        opened = _open_masks(masks[source.name], source.files) if source.name in masks else None
+        clips.append(_clip("test", source, Known(labels, boxes, opened, masks.get(source.name))))
+    oddities = [*_renamed(train + test), *_unlabelled(test, spans), *_same(train, test), *_other_sizes(train, test)]
     return RawDataset(check_clips(root, clips), oddities)
 
 
-def _name(path: Path) -> str:
-    return path.name if path.is_dir() else path.stem
-
-
-def _sources(folder: Path) -> list[Path]:
-    found = entries(folder)
-    for path in found:
-        if not path.is_dir() and path.suffix.lower() not in VIDEO_SUFFIXES:
-            raise UserError(
-                f"{path} is neither a video ({', '.join(sorted(VIDEO_SUFFIXES))}) nor a folder of frames; "
-                "move it out of the layout"
-            )
-    return found
-
-
-def _rows(path: Path, columns: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield where each row of a CSV stands, and the row."""
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        if reader.fieldnames != columns:
-            raise UserError(f"{path}: the first line must be `{','.join(columns)}`, found {reader.fieldnames}")
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            if None in row or None in row.values():
-                raise UserError(f"{where}: expected {len(columns)} values: {','.join(columns)}")
-            yield where, row
-
-
-def _integers(where: str, row: dict[str, str], columns: list[str]) -> list[int]:
-    try:
-        return [int(row[column]) for column in columns]
-    except ValueError:
-        raise UserError(f"{where}: expected whole numbers for {', '.join(columns)}") from None
-
-
-def _known(where: str, clip: str, tests: set[str]) -> str:
-    if clip not in tests:
-        raise UserError(f"{where}: there is no test clip '{clip}'; the test clips are {', '.join(sorted(tests))}")
-    return clip
-
-
-def _intervals(path: Path, tests: set[str]) -> Intervals | None:
-    if not path.exists():
-        return None
-    found: Intervals = defaultdict(list)
-    for where, row in _rows(path, ["clip", "first", "last"]):
-        first, last = _integers(where, row, ["first", "last"])
-        found[_known(where, row["clip"], tests)].append((first, last))
-    return found
-
-
-def _tracks(path: Path, tests: set[str]) -> Boxes | None:
-    if not path.exists():
-        return None
-    sides = ["x_min", "y_min", "x_max", "y_max"]
-    found: Boxes = defaultdict(lambda: defaultdict(list))
-    for where, row in _rows(path, ["clip", "track", "frame", *sides]):
-        track, frame, *box = _integers(where, row, ["track", "frame", *sides])
-        if box[0] >= box[2] or box[1] >= box[3]:
-            raise UserError(f"{where}: the box {box} is empty or inverted; x_min < x_max and y_min < y_max")
-        values = {"track": track, **dict(zip(sides, box, strict=True))}
-        found[_known(where, row["clip"], tests)][frame].append(values)
-    return found
-
-
-def _masks(folder: Path, tests: set[str]) -> dict[str, Path]:
-    if not folder.exists():
-        return {}
-    found = {}
+def _sources(folder: Path) -> list[_Source]:
+    found: dict[str, _Source] = {}
     for path in entries(folder):
-        if not path.is_dir() and path.suffix != ".npy":
-            raise UserError(f"{path} is neither CLIP.npy nor a folder of masks; move it out of the layout")
-        found[_known(str(path), _name(path), tests)] = path
+        source = _source(path)
+        other = found.setdefault(source.name, source)
+        if other is not source:
+            raise UserError(
+                f"{folder.parent}: two clips of {folder.name} are named '{source.name}' in the store, "
+                f"{other.path.name} and {path.name}; rename one"
+            )
+    return list(found.values())
+
+
+def _source(path: Path) -> _Source:
+    if path.is_dir():
+        files = frame_files(path)
+        size = image_size(files.paths[0])
+        return _Source(path, _named(path, path.name), files, None, (size.height, size.width))
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        raise UserError(
+            f"{path} is neither a video ({', '.join(sorted(VIDEO_SUFFIXES))}) nor a folder of frames; "
+            "move it out of the layout"
+        )
+    video = Video(path)
+    return _Source(path, _named(path, path.stem), None, video.fps, (video.height, video.width))
+
+
+def _named(path: Path, name: str) -> str:
+    try:
+        return safe_name(name)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _clip(split: str, source: _Source, known: Known) -> RawClip:
+    notes: list[str] = []
+    if source.files is None:
+        return RawClip(split, source.name, partial(_video_frames, source.path, known, notes), source.fps, notes)
+    known.check(source.files.numbers)
+    notes += source.files.notes()
+    if not source.files.digits and (known.boxes or (known.labels and known.labels.intervals)):
+        notes.append("the names of its frames carry no number of their own; labels mean their order, from 0")
+    return RawClip(split, source.name, partial(folder_frames, source.files, known, notes), None, notes)
+
+
+def _video_frames(path: Path, known: Known, notes: list[str], sampling: Sampling) -> Iterator[Frame]:
+    """Yield the frames that are taken of a video; what is known is checked against its length once it is read."""
+    video = Video(path)
+    known.begin()
+    for frame in video.frames(sampling):
+        yield known.complete(Frame(f"{path}#{frame.index}", frame.pixels, time=frame.time), frame.index, frame.index)
+    if sampling.end is None and video.count:
+        known.check(range(video.count))
+        notes += [ONE_FRAME] if video.count == 1 and ONE_FRAME not in notes else []
+    known.tell(notes, video.notes)
+
+
+def _aliases(tests: list[_Source]) -> dict[str, str]:
+    """Return the name in the store by each name under which tables may know a clip."""
+    names = {alias: test.name for test in tests for alias in (test.path.name, test.plain)}
+    # macOS takes umlauts apart in file names, spreadsheets do not.
+    names = {unicodedata.normalize("NFC", alias): name for alias, name in names.items()}
+    return names | {test.name: test.name for test in tests}
+
+
+def _known_clip(where: str, clip: str, aliases: dict[str, str]) -> str:
+    name = aliases.get(unicodedata.normalize("NFC", clip))
+    if name is None:
+        raise UserError(f"{where}: there is no test clip '{clip}'{did_you_mean(clip, aliases)}")
+    return name
+
+
+def _spans(path: Path, aliases: dict[str, str]) -> Spans:
+    """Return the intervals of each clip that has a row; none of them for a clip that is normal throughout."""
+    found: Spans = defaultdict(list)
+    normal: dict[str, str] = {}
+    for row in tables.rows(path, ["clip", "first", "last"]):
+        clip = _known_clip(row.where, row["clip"], aliases)
+        if row["first"] or row["last"]:
+            first, last = row.integers("first", "last")
+            found[clip].append((first, last))
+        else:
+            normal[clip] = row.where
+    for clip in found.keys() & normal.keys():
+        raise UserError(
+            f"{normal[clip]}: this row calls {clip} normal throughout, but another one gives it an interval"
+        )
+    return {**found, **{clip: [] for clip in normal}}
+
+
+def _tracks(path: Path, aliases: dict[str, str]) -> Tracks:
+    found: Tracks = defaultdict(lambda: defaultdict(list))
+    for row in tables.rows(path, ["clip", "track", "frame", *_SIDES]):
+        clip = _known_clip(row.where, row["clip"], aliases)
+        (frame,), box = row.integers("frame"), Box(*row.integers("track", *_SIDES))
+        if box.x_min >= box.x_max or box.y_min >= box.y_max:
+            raise UserError(
+                f"{row.where}: the box {list(box[1:])} is empty or inverted; x_min < x_max and y_min < y_max"
+            )
+        if abs(box.track) > _TRACK_LIMIT:
+            raise UserError(f"{row.where}: the track {box.track} is beyond 32 bits; number the tracks from 0")
+        found[clip][frame].append(Track(row.where, box))
     return found
 
 
-def _train_frames(path: Path) -> Iterator[Frame]:
-    for name, image in _images(path):
-        yield Frame(name, image, label=0)
+def _masks(folder: Path, aliases: dict[str, str]) -> dict[str, Path]:
+    """Return the masks of each clip that has some: a folder or an .npy file."""
+    found: dict[str, Path] = {}
+    for path in entries(folder):
+        if not path.is_dir() and path.suffix.lower() != ".npy":
+            raise UserError(f"{path} is neither CLIP.npy nor a folder of masks; move it out of the layout")
+        clip = _known_clip(str(path), path.name if path.is_dir() else path.stem, aliases)
+        if clip in found:
+            raise UserError(f"{found[clip]} and {path} are both masks of {clip}; remove one")
+        found[clip] = path
+    return found
 
 
-def _test_frames(
-    path: Path,
-    root: Path,
-    intervals: Intervals | None,
-    masks: Path | None,
-    boxes: dict[int, list[dict[str, int]]] | None,
-) -> Iterator[Frame]:
-    length = len(image_files(path)) if path.is_dir() else _count_frames(path)
-    labels: npt.NDArray[np.int8] | None = None
-    if intervals is not None:
-        where = f"{root / 'labels.csv'}, clip {_name(path)}"
-        labels = interval_labels(where, length, intervals.get(_name(path), []), origin=0)
-    beyond = [frame for frame in boxes or {} if not 0 <= frame < length]
-    if beyond:
-        raise UserError(
-            f"{root / 'tracks.csv'}: clip {_name(path)} has no frame {beyond[0]}; its frames go from 0 to {length - 1}"
+def _open_masks(path: Path, files: FrameFiles | None) -> Masks:
+    if not path.is_dir():
+        return open_npy_masks(path)
+    return image_files(path) if files is None else paired_masks(files, path)
+
+
+def _renamed(sources: list[_Source]) -> list[str]:
+    renamed = [f"'{source.plain}' is {source.name}" for source in sources if source.plain != source.name]
+    return [f"names of clips in stores and tables: {', '.join(renamed)}"] if renamed else []
+
+
+def _unlabelled(tests: list[_Source], spans: Spans | None) -> list[str]:
+    if spans is None:
+        return ["there is no labels.csv: clips are scored, but no AUC can be given"]
+    names = [test.plain for test in tests if test.name not in spans]
+    if not names:
+        return []
+    what = "has no row in labels.csv, so it is" if len(names) == 1 else "have no row in labels.csv, so they are"
+    return [f"{', '.join(names)} {what} unlabelled; write `{names[0]},,` if it is normal throughout"]
+
+
+def _same(train: list[_Source], test: list[_Source]) -> list[str]:
+    """Tell clips that are in both splits, by the bytes of their files (sizes are compared first)."""
+    return [
+        f"{one.path} and {other.path} hold the same bytes: the test judges what was learned"
+        for one in train
+        for other in test
+        if _equal(one, other)
+    ]
+
+
+def _equal(one: _Source, other: _Source) -> bool:
+    files, others = ([s.path] if s.files is None else s.files.paths for s in (one, other))
+    try:
+        return len(files) == len(others) and all(
+            filecmp.cmp(a, b, shallow=False) for a, b in zip(files, others, strict=True)
         )
-    for index, ((name, image), mask) in enumerate(zip(_images(path), _open_masks(masks, length), strict=False)):
-        label = None if labels is None else int(labels[index])
-        yield Frame(name, image, mask, label, None if boxes is None else boxes.get(index, []))
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be read: {error.strerror}; change its permissions") from None
 
 
-def _images(path: Path) -> Iterator[tuple[str, Path | npt.NDArray[np.uint8]]]:
-    """Yield the name of each frame and its file or pixels, uint8 (H, W, 3) RGB."""
-    if path.is_dir():
-        for file in image_files(path):
-            yield str(file), file
-        return
-    video = _open_video(path)
-    promised = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-    count = 0
-    while True:
-        there, frame = video.read()
-        if not there:
-            break
-        yield f"{path}#{count}", cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)  # type: ignore[misc]
-        count += 1
-    if count < promised:
-        raise UserError(
-            f"{path}: the header promises {promised} frames but only {count} can be read; "
-            "the video is cut off or damaged, encode it anew"
-        )
-
-
-def _open_video(path: Path) -> cv2.VideoCapture:
-    video = cv2.VideoCapture(str(path))
-    if not video.isOpened():
-        raise UserError(f"{path} cannot be read as a video; encode it anew or give a folder of frames")
-    return video
-
-
-def _count_frames(path: Path) -> int:
-    """Count the frames of a video by reading them: headers lie."""
-    video = _open_video(path)
-    count = 0
-    while video.grab():
-        count += 1
-    return count
-
-
-def _open_masks(path: Path | None, length: int) -> Iterator[Path | npt.NDArray[np.uint8] | None]:
-    if path is None:
-        yield from repeat(None, length)
-        return
-    if path.is_dir():
-        files: list[Path] = image_files(path)
-        count = len(files)
-    else:
-        try:
-            volume = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise UserError(f"{path} is no whole .npy file: {error}") from None
-        if volume.ndim != 3:
-            raise UserError(f"{path} has the shape {volume.shape}; expected (frames, height, width)")
-        count = len(volume)
-    if count != length:
-        raise UserError(f"{path} holds {count} masks but the clip has {length} frames; give one mask a frame")
-    for index in range(length):
-        yield files[index] if path.is_dir() else np.asarray(volume[index] > 0, np.uint8)
+def _other_sizes(train: list[_Source], test: list[_Source]) -> list[str]:
+    """Tell sizes, by headers, that no training clip has."""
+    known = {source.size for source in train}
+    other = {source.size: source.path.name for source in test if source.size not in known}
+    if not other or not known:
+        return []
+    sizes = ", ".join(f"{height}x{width} ({name})" for (height, width), name in other.items())
+    trained = ", ".join(f"{height}x{width}" for height, width in sorted(known))
+    return [f"no training clip has the frame size of {sizes}; those of training are {trained} (height x width)"]

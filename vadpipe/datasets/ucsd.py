@@ -3,24 +3,22 @@
 ROOT/Train/Train001/001.tif ...            (also .jpg and .png)
 ROOT/Test/Test001/001.tif ...
 ROOT/Test/Test001_gt/001.bmp ...           pixel masks; frame001.bmp in some clips; not for every clip of Ped1
-ROOT/Test/UCSDped2.m                       abnormal intervals, one line a test clip, from 1, both ends included
+ROOT/Test/UCSDped2.m                       abnormal intervals, one line a test clip, both ends included
+
+The intervals mean the numbers in the names of the frames, which count from 1.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from vadpipe.datasets.base import RawClip, RawDataset, check_clips, entries, image_files, interval_labels, number
+from vadpipe.datasets.base import RawClip, RawDataset, check_clips
+from vadpipe.datasets.files import TEXT_SUFFIXES, FrameFiles, entries, frame_files, layout
+from vadpipe.datasets.labels import NORMAL, Intervals, Known, folder_frames, paired_masks
 from vadpipe.errors import UserError
-from vadpipe.store.clips import Frame
-
-_TEXTS = {".txt", ".pdf"}
+from vadpipe.store.files import read_file
 
 
 def scan(root: Path) -> RawDataset:
@@ -29,12 +27,10 @@ def scan(root: Path) -> RawDataset:
     Raises:
         UserError: the layout, the intervals or the masks are not as they should be.
     """
-    for path in entries(root):
-        if path.name not in {"Train", "Test"} and path.suffix.lower() not in _TEXTS:
-            raise UserError(f"{path} does not belong to the layout of UCSD (Train, Test); move it elsewhere")
+    layout(root, "UCSD", {"Train", "Test"}, set())
     oddities: list[str] = []
     clips = [
-        RawClip("train", folder.name, partial(_frames, image_files(folder), {}, None))
+        _clip("train", folder, _frame_files(folder), Known(NORMAL))
         for folder in _clip_folders(root / "Train", r"Train\d{3}")
     ]
     tests = _clip_folders(root / "Test", r"Test\d{3}(_gt)?")
@@ -42,14 +38,28 @@ def scan(root: Path) -> RawDataset:
     tests = [folder for folder in tests if not folder.name.endswith("_gt")]
     for name in sorted(masks.keys() - {folder.name for folder in tests}):
         raise UserError(f"{masks[name]} holds masks of a clip that is not there; add Test/{name} or remove it")
-    for folder, (where, intervals) in zip(tests, _intervals(root / "Test", len(tests)), strict=True):
-        files = image_files(folder)
-        labels = interval_labels(where, len(files), intervals, origin=1)
-        if folder.name not in masks:
+    for folder, labels in zip(tests, _labels(root / "Test", len(tests)), strict=True):
+        files, at = _frame_files(folder), masks.get(folder.name)
+        if at is None:
             oddities.append(f"{folder.name} has no pixel masks")
-        pairs = _pair(files, masks.get(folder.name))
-        clips.append(RawClip("test", folder.name, partial(_frames, files, pairs, labels)))
+        clips.append(_clip("test", folder, files, Known(labels, None, paired_masks(files, at) if at else None, at)))
     return RawDataset(check_clips(root, clips), oddities)
+
+
+def _frame_files(folder: Path) -> FrameFiles:
+    """Return the frames of a clip, which the intervals mean by number."""
+    files = frame_files(folder)
+    if not files.digits:
+        raise UserError(f"{files.paths[0]} has no frame number in its name; UCSD names frames 001, 002, ...")
+    return files
+
+
+def _clip(split: str, folder: Path, files: FrameFiles, known: Known) -> RawClip:
+    known.check(files.numbers)
+    notes = files.notes()
+    if files.numbers[0] != 1:
+        notes.append(f"its frames begin with number {files.numbers[0]}, not 1 as in UCSD")
+    return RawClip(split, folder.name, partial(folder_frames, files, known, notes), None, notes)
 
 
 def _clip_folders(folder: Path, pattern: str) -> list[Path]:
@@ -57,45 +67,28 @@ def _clip_folders(folder: Path, pattern: str) -> list[Path]:
     for path in entries(folder):
         if path.is_dir() and re.fullmatch(pattern, path.name):
             found.append(path)
-        elif path.suffix.lower() not in {".m", *_TEXTS}:
+        elif path.is_dir() or path.suffix.lower() not in {".m", *TEXT_SUFFIXES}:
             raise UserError(f"{path} does not belong to the layout of UCSD ({pattern}); move it elsewhere")
     return found
 
 
-def _intervals(folder: Path, clips: int) -> list[tuple[str, list[tuple[int, int]]]]:
-    """Return for each test clip where its labels stand and its intervals, from 1, both ends included."""
+def _labels(folder: Path, clips: int) -> list[Intervals]:
+    """Return the intervals of each test clip."""
     files = [path for path in entries(folder) if path.suffix == ".m"]
     if len(files) != 1:
         raise UserError(f"{folder}: expected one file of intervals such as UCSDped2.m, found {len(files)}")
     found = []
-    for row, line in enumerate(files[0].read_text(errors="replace").splitlines(), 1):
+    for row, line in enumerate(read_file(files[0]).decode(errors="replace").splitlines(), 1):
         match = re.search(r"gt_frame\s*=\s*\[(.*?)\]", line)
         if match is None:
             continue
         where = f"{files[0]}, line {row}"
         parts = [part.split(":") for part in re.split(r"[,\s]+", match[1].strip()) if part]
         try:
-            found.append((where, [(int(part[0]), int(part[-1])) for part in parts]))
+            intervals = [(int(part[0]), int(part[-1])) for part in parts]
         except ValueError:
             raise UserError(f"{where}: cannot read '{match[1]}'; expected ranges such as [61:180]") from None
+        found.append(Intervals(where, intervals))
     if len(found) != clips:
         raise UserError(f"{files[0]} has intervals for {len(found)} clips, but there are {clips} test clips")
     return found
-
-
-def _pair(files: list[Path], masks: Path | None) -> dict[Path, Path]:
-    """Pair frames with masks by their number, since some masks are named `frame001.bmp`."""
-    if masks is None:
-        return {}
-    by_number = {number(path): path for path in image_files(masks)}
-    missing = [path for path in files if number(path) not in by_number]
-    if missing or len(by_number) != len(files):
-        what = f"no mask for {missing[0]}" if missing else f"{len(by_number)} masks for {len(files)} frames"
-        raise UserError(f"{masks}: {what}; a clip has a mask for every frame or none at all")
-    return {path: by_number[number(path)] for path in files}
-
-
-def _frames(files: list[Path], masks: dict[Path, Path], labels: npt.NDArray[np.int8] | None) -> Iterator[Frame]:
-    for index, path in enumerate(files):
-        label = 0 if labels is None else int(labels[index])
-        yield Frame(str(path), path, masks.get(path), label)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from vadpipe.datasets.base import ignored
+from vadpipe.datasets.files import ignored
 from vadpipe.errors import UserError, writing
 from vadpipe.files import read_text, there
 from vadpipe.store.atomic import locked, replacing, write_text

@@ -103,7 +103,9 @@ def write(params: Params, folder: Path) -> None:
         clip = Clip(scene, np.random.default_rng((params.seed, 2, index)), params, script)
         masks, rows = record(clip.shots(), size, params.fps, folder / "test" / f"{name}.avi")
         np.save(folder / "masks" / f"{name}.npy", masks)
-        labels += [(name, *interval) for interval in intervals(np.any(masks, axis=(1, 2)))]
+        # a clip without a row would be unlabelled; one without numbers says that it is normal
+        found = intervals(np.any(masks, axis=(1, 2)))
+        labels += [(name, *interval) for interval in found] or [(name, "", "")]
         tracks += [(name, *row) for row in rows]
     for file, table in (("labels.csv", labels), ("tracks.csv", tracks)):
         with (folder / file).open("w", newline="") as out:
