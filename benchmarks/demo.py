@@ -43,7 +43,7 @@ def differences(here: dict[str, Any], published: dict[str, Any], methods: dict[s
         found = dict(leaves(here[run]))
         for place, value in leaves(published[run]):
             now = found.get(place)
-            close = now == value or None not in {now, value} and abs(now - value) <= tolerance(methods[run], place)
+            close = now == value or (None not in {now, value} and abs(now - value) <= tolerance(methods[run], place))
             if not close:
                 yield f"{run} {' '.join(place)}: {now} here, {value} published"
 
@@ -56,7 +56,9 @@ def main() -> None:
     methods = {name: run.method for name, run in params.load().runs.items()}
     both = published.keys() & here.keys()
     apart = sorted(differences(here, published, methods))
-    print(f"{len(both)} runs of the demo compared with docs/demo.json, {len(apart)} figures further apart than expected")
+    print(
+        f"{len(both)} runs of the demo compared with docs/demo.json, {len(apart)} figures further apart than expected"
+    )
     print("".join(f"  {line}\n" for line in apart), end="")
 
 

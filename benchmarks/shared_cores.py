@@ -48,7 +48,9 @@ def main() -> None:
         time.sleep(0.5)
         for policy in ("PASSIVE", "ACTIVE"):
             busy = statistics.median(seconds(policy) for _ in range(ROUNDS))
-            print(f"beside {cores} busy loops, waiting {policy.lower()}: {busy:.2f} s, {busy / alone:.1f} times as long")
+            print(
+                f"beside {cores} busy loops, waiting {policy.lower()}: {busy:.2f} s, {busy / alone:.1f} times as long"
+            )
     finally:
         for loop in loops:
             loop.kill()

@@ -29,18 +29,17 @@ def replacing(path: Path, folder: bool = False) -> Iterator[Path]:
         UserError: another process writes `path`, the disk is full or read-only, or the folder cannot be written.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with writing(path):
-        with locked(path):
-            for left in path.parent.glob(f".{path.name}.*.partial"):
-                _remove(left)
-            if folder:
-                beside.mkdir()
-            try:
-                yield beside
-                _move(beside, path)
-            except BaseException:
-                _remove(beside)
-                raise
+    with writing(path), locked(path):
+        for left in path.parent.glob(f".{path.name}.*.partial"):
+            _remove(left)
+        if folder:
+            beside.mkdir()
+        try:
+            yield beside
+            _move(beside, path)
+        except BaseException:
+            _remove(beside)
+            raise
 
 
 @contextmanager
