@@ -61,9 +61,29 @@ def plots(run: str) -> Path:
     return Path("plots") / run
 
 
+def roc(run: str) -> Path:
+    """Return the ROC curve of a run."""
+    return plots(run) / "roc.csv"
+
+
 def checkpoints(run: str) -> Path:
     """Return the folder where an interrupted training keeps its state (ignored by git and DVC)."""
     return Path(".checkpoints") / run
+
+
+def failure(stage: str) -> Path:
+    """Return the file that says in one line why a stage (`train@campus_knn`) failed; it is gone when it runs again."""
+    return Path(".vadpipe/failed") / f"{stage}.txt"
+
+
+def log(stage: str) -> Path:
+    """Return the file with what a stage printed when `vadpipe repro` ran it."""
+    return Path(".vadpipe/logs") / f"{stage}.log"
+
+
+def progress(stage: str) -> Path:
+    """Return the file that says how far a stage is while `vadpipe repro` runs it."""
+    return Path(".vadpipe/progress") / f"{stage}.json"
 
 
 # The stores that a run can name in `uses`: folder -> kind of store.

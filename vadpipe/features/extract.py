@@ -8,12 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from vadpipe import progress
 from vadpipe.features.backbones import Backbone
 from vadpipe.parallel import ordered_map
 from vadpipe.params import FeatureSet
-from vadpipe.progress import advancing
 from vadpipe.store import PreparedClip, images, open_clips
 from vadpipe.store.atomic import replacing
 from vadpipe.store.base import regroup
@@ -40,9 +39,9 @@ def extract(params: FeatureSet, source: Path, out: Path) -> None:
     }
     with replacing(out) as beside:
         writer = FeatureWriter(beside, backbone.dim, **info)
-        with tqdm(total=sum(clip.length for clip in clips), unit=" frames", desc="features", disable=None) as bar:
+        with progress.bar(sum(clip.length for clip in clips), "frames", "features") as bar:
             for clip in clips:
-                chunks = advancing(vectors(clip, backbone, params, device), bar)
+                chunks = progress.advancing(vectors(clip, backbone, params, device), bar)
                 writer.write(clip.split, clip.name, chunks, shares(clip, params.grid))
         writer.close()
     print(f"{len(clips)} clips, {backbone.dim} features a frame ({backbone.record['weights']}) -> {out}")

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
+from vadpipe import progress
 from vadpipe.errors import UserError
 from vadpipe.parallel import ordered_map
 from vadpipe.params import Flow
 from vadpipe.pictures.flow import preview
-from vadpipe.progress import advancing
 from vadpipe.store import images, open_clips
 from vadpipe.store.atomic import replacing
 from vadpipe.store.base import SPLITS
@@ -54,11 +53,11 @@ def write_flow(params: Flow, source: Path, out: Path) -> None:
     with replacing(out, folder=True) as folder:
         for split in SPLITS:
             (folder / split).mkdir()
-        with tqdm(total=sum(clip.length for clip in clips), unit=" frames", desc="flow", disable=None) as bar:
+        with progress.bar(sum(clip.length for clip in clips), "frames", "flow") as bar:
             for clip, chunks in groupby(flows(clips, params), key=itemgetter(0)):
                 write_clip(
                     folder / clip.split / f"{clip.name}.parquet",
-                    advancing(map(itemgetter(1), chunks), bar),
+                    progress.advancing(map(itemgetter(1), chunks), bar),
                     *_grid(clip, params.scale),
                     dataset=clip.info["dataset"],
                     fps=clip.info["fps"],

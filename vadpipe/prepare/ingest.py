@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tqdm import tqdm
-
+from vadpipe import progress
 from vadpipe.datasets import base
 from vadpipe.datasets.base import RawDataset
 from vadpipe.errors import UserError
 from vadpipe.params import Ingest
-from vadpipe.progress import counted
 from vadpipe.store.atomic import replacing
 from vadpipe.store.base import SPLITS
 from vadpipe.store.clips import write_clip
@@ -42,8 +40,8 @@ def write_clips(name: str, params: Ingest, dataset: RawDataset, folder: Path) ->
     for split in SPLITS:
         (folder / split).mkdir()
     total = 0
-    with tqdm(unit=" frames", desc=f"ingest {name}", disable=None) as bar:
+    with progress.bar(None, "frames", f"ingest {name}") as bar:
         for clip in dataset.clips:
             path = folder / clip.split / f"{clip.name}.parquet"
-            total += write_clip(path, counted(clip.frames(), bar), params.quality, **info)
+            total += write_clip(path, progress.counted(clip.frames(), bar), params.quality, **info)
     return total

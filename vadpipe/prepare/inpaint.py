@@ -15,13 +15,12 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
+from vadpipe import progress
 from vadpipe.errors import UserError
 from vadpipe.parallel import ordered_map
 from vadpipe.params import Inpaint
 from vadpipe.pictures.pools import before_and_after
-from vadpipe.progress import counted
 from vadpipe.store import images, open_clips
 from vadpipe.store.atomic import replacing
 from vadpipe.store.base import SPLITS
@@ -82,11 +81,11 @@ def write_inpainted(params: Inpaint, source: Path, out: Path, workers: int | Non
     with replacing(out, folder=True) as folder:
         for split in SPLITS:
             (folder / split).mkdir()
-        with tqdm(total=count, unit=" images", desc="inpaint", disable=None) as bar:
+        with progress.bar(count, "images", "inpaint") as bar:
             done = inpainted(_tasks(clips, boxes), params, workers)
             for clip, prepared in groupby(done, key=itemgetter(0)):
                 path = folder / clip.split / f"{clip.name}.parquet"
-                shown = counted(map(itemgetter(1), prepared), bar)
+                shown = progress.counted(map(itemgetter(1), prepared), bar)
                 write_clip(path, INPAINTED, clip, shown, **params.model_dump())
         seconds = time.perf_counter() - start
         (folder / "preview.png").write_bytes(images.encode_png(_preview(clips, boxes, folder, params)))

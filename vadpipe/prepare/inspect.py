@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
-
+from vadpipe import progress
 from vadpipe.datasets import base
 from vadpipe.datasets.base import RawClip
 from vadpipe.errors import UserError
@@ -42,8 +41,8 @@ def inspect(reader: str, source: Path) -> Iterator[str]:
     dataset = base.get(reader)(source)
     oddities = list(dataset.oddities)
     splits = {"train": Found(), "test": Found()}
-    with tqdm(dataset.clips, unit=" clips", desc="check", disable=None) as bar:
-        for clip in bar:
+    with progress.bar(len(dataset.clips), "clips", "check") as bar:
+        for clip in progress.counted(dataset.clips, bar):
             oddities += _inspect_clip(clip, splits[clip.split])
     for split, found in splits.items():
         sizes = ", ".join(f"{size} ({count} clips)" for size, count in found.sizes.most_common())

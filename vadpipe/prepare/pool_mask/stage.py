@@ -10,13 +10,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
+from vadpipe import progress
 from vadpipe.parallel import ordered_map
 from vadpipe.params import PoolMask
 from vadpipe.pictures import pools as pictures
 from vadpipe.prepare.pool_mask.find import Pool, find_pool
-from vadpipe.progress import counted
 from vadpipe.store import images, open_store
 from vadpipe.store.atomic import replacing
 from vadpipe.store.base import SPLITS
@@ -42,8 +41,8 @@ def write_pools(params: PoolMask, source: Path, out: Path, workers: int | None =
     with replacing(out, folder=True) as folder:
         for split in SPLITS:
             (folder / split).mkdir()
-        with tqdm(total=count, unit=" images", desc="pool_mask", disable=None) as bar:
-            done = counted(pools(clips, params, workers), bar)
+        with progress.bar(count, "images", "pool_mask") as bar:
+            done = progress.counted(pools(clips, params, workers), bar)
             for clip in clips:
                 lost: list[str] = []
                 found = _noted(clip, islice(done, clip.length), lost, samples)
