@@ -258,13 +258,13 @@ def test_results_show_what_is_there_and_count_the_rest(here: Path) -> None:
 def test_a_failed_run_is_a_row_with_the_reason(here: Path) -> None:
     Path("metrics/runs/p_lstm.json").unlink()
     fail("score@p_lstm", "a vector holds NaN")
-    fail("ingest@mine", "clip a is empty", 5)
+    fail("data/raw/mine.dvc", "data/raw/mine is not here", 5)
     out = results()
     assert "p_lstm    score@p_lstm failed: a vector holds NaN\n" in out
     # There are figures of before, which are not hidden but told.
     assert "mine_knn          -" in out
-    assert "mine_knn: ingest@mine failed: clip a is empty; its row is of before\n" in out
-    assert "not here" not in out
+    assert "mine_knn: data/raw/mine.dvc failed: data/raw/mine is not here; its row is of before\n" in out
+    assert "not here yet" not in out
     # What came after the failure, out of DVC's cache for instance, settles it.
     fail("evaluate@p_flow", "long ago", -5)
     assert "long ago" not in results()

@@ -82,7 +82,7 @@ def _failure(params: Params, name: str) -> str | None:
 def _newer(stage: str, failure: Path) -> bool:
     """Return whether the stage's output came after its failure, as when DVC took it from the cache."""
     step, _, key = stage.partition("@")
-    output = _OUTPUTS[step](key)
+    output = _OUTPUTS[step](key) if key else Path(stage).with_suffix("")
     return output.exists() and output.stat().st_mtime_ns > failure.stat().st_mtime_ns
 
 
@@ -94,4 +94,5 @@ def _stages(params: Params, name: str) -> list[str]:
         key = Path(uses).stem
         uses, last = params.features[key].uses, [f"features@{key}", *last]
     steps = ("generate", "ingest", *_STORES[paths.STORE_KINDS[Path(uses).parent.as_posix()]])
-    return [f"{step}@{run.dataset}" for step in steps] + last
+    # Raw data may be DVC's own, in a file beside them.
+    return [f"{paths.raw(run.dataset)}.dvc", *(f"{step}@{run.dataset}" for step in steps), *last]

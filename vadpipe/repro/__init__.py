@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vadpipe import params, paths
-from vadpipe.errors import UserError
+from vadpipe.errors import UserError, writing
 from vadpipe.evaluation.problems import read_available
 from vadpipe.evaluation.summarize import write_summary
 from vadpipe.evaluation.table import terminal
@@ -86,8 +86,9 @@ class _Work:
         """Run a stage alone and return the exit code of DVC; why it failed is in its failure file."""
         failure, progress = paths.failure(stage), paths.progress(stage)
         for path in (failure, progress):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.unlink(missing_ok=True)
         environment = {**self._environment, VARIABLE: str(progress.absolute())}
         command = [*DVC, "--wait-for-lock", "repro", "--single-item", stage]
         self._watch.started(stage)
@@ -101,7 +102,7 @@ class _Work:
             return code
         if not failure.is_file():
             write_text(failure, reason(text, code) + "\n")
-        self._watch.failed(stage, f"{failure.read_text().strip()} (all it said: {paths.log(stage)})")
+        self._watch.failed(stage, f"{' '.join(failure.read_text().split())} (all it said: {paths.log(stage)})")
         return code
 
     def check(self, name: str) -> int:

@@ -41,7 +41,6 @@ class Watch:
 
     def started(self, stage: str) -> None:
         """Take up a stage; on a terminal it shows in the fresh line."""
-        paths.progress(stage).unlink(missing_ok=True)
         with self._lock:
             self._started[stage] = time.monotonic()
         if not self._terminal:
