@@ -139,6 +139,7 @@ ENDED = "ERROR: failed to reproduce 'train@a': failed to run: python stages/trai
         (f"{RUNNING}{TRACE}ValueError: two\nlines\n{ENDED} 1\n", "ValueError: two"),
         (f"{RUNNING}{TRACE}KeyError: 1\n\nDuring handling:\n\n{TRACE}OSError: 2\n{ENDED} 1\n", "OSError: 2"),
         (f"{RUNNING}some word\n{ENDED} 3\n", "some word"),
+        (f"ne of many lines\nthe last word\n{ENDED} 3\n", "the last word"),
         (f"{RUNNING}{ENDED} 3\n", "it ended with exit code 3 and said nothing"),
         (f"{RUNNING}{ENDED} -9\n", "ended by signal 9, often out of memory"),
         (f"{RUNNING}Killed\n{ENDED} 137\n", "ended by signal 9, often out of memory"),

@@ -44,9 +44,9 @@ def reason(text: str, code: int) -> str:
 
 
 def _said(text: str) -> str:
-    """Return what the stage itself printed."""
+    """Return what the stage itself printed, of which the beginning may be cut off."""
     found = _STAGE.search(text)
-    return _DVC.split(found["said"])[0].strip() if found else ""
+    return _DVC.split(found["said"] if found else text)[0].strip()
 
 
 def _error(said: str) -> str:

@@ -36,8 +36,8 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        with self._lock:
-            self._clear()
+        self._thread.join()
+        self._clear()
 
     def started(self, stage: str) -> None:
         """Take up a stage; on a terminal it shows in the fresh line."""
