@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from tqdm import tqdm
-
-from vadpipe import params, paths
+from vadpipe import params, paths, progress
 from vadpipe.errors import UserError
 from vadpipe.methods import base
 from vadpipe.stage import run_stage
@@ -24,9 +22,7 @@ def main(name: str) -> None:
     seeds = base.seeds(method)
     with replacing(paths.scores(name), folder=True) as folder:
         writer = ScoreWriter(folder, **info)
-        with tqdm(
-            total=len(seeds) * (len(clips) + len(training)), unit=" clips", desc=f"score {name}", disable=None
-        ) as bar:
+        with progress.bar(len(seeds) * (len(clips) + len(training)), "clips", f"score {name}") as bar:
             for seed in seeds:
                 model = paths.model(name) / str(seed)
                 if not model.is_dir():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import click
@@ -16,7 +15,6 @@ from tests.conftest import folder_dataset, pool_dataset, tiny_params, ucsd_datas
 from vadpipe import cli, params
 from vadpipe.errors import UserError
 from vadpipe.methods import base
-from vadpipe.repro import pending, run_in_order, stage_graph
 
 VADPIPE = Path(sys.executable).parent / "vadpipe"
 
@@ -171,55 +169,6 @@ def test_runs_add_finds_what_the_method_uses(empty: Path) -> None:
 def test_methods_list_names_all() -> None:
     output = invoke("methods", "list")
     assert all(name in output for name in ("knn", "brightness", "frame_difference", "flow_magnitude"))
-
-
-DOT = """strict digraph  {
-"train@a";
-"ingest";
-"flow";
-"score@a";
-"alone";
-"ingest" -> "flow";
-"ingest" -> "train@a";
-"flow" -> "score@a";
-"train@a" -> "score@a";
-}"""
-
-
-def test_pending_is_what_changed_and_what_hangs_on_it() -> None:
-    graph = stage_graph(DOT)
-    assert graph["score@a"] == {"flow", "train@a"}
-    assert pending(graph, {"ingest"}) == {"ingest", "flow", "train@a", "score@a"}
-    assert pending(graph, {"flow", "alone"}) == {"flow", "alone", "score@a"}
-    assert pending(graph, set()) == set()
-
-
-def test_stages_run_side_by_side_and_after_what_they_need() -> None:
-    graph = stage_graph(DOT)
-    together = threading.Barrier(2, timeout=20)
-    done: list[str] = []
-
-    def run(stage: str) -> int:
-        assert graph[stage] <= set(done)
-        if stage in {"flow", "train@a"}:
-            together.wait()  # passes only if both run at the same time
-        done.append(stage)
-        return 0
-
-    assert run_in_order(graph, set(graph), run, 2) == []
-    assert sorted(done) == sorted(graph)
-
-
-def test_what_does_not_hang_on_a_failure_runs() -> None:
-    graph = stage_graph(DOT)
-    ran: list[str] = []
-
-    def run(stage: str) -> int:
-        ran.append(stage)
-        return stage == "flow"
-
-    assert run_in_order(graph, set(graph), run, 2) == ["flow"]
-    assert sorted(ran) == ["alone", "flow", "ingest", "train@a"]
 
 
 def test_version() -> None:

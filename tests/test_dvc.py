@@ -18,6 +18,8 @@ from tests.conftest import REPO, folder_dataset, tiny_params, write_params
 pytestmark = pytest.mark.slow
 
 BIN = Path(sys.executable).parent
+# Columns that `dvc exp show` drops in the README, so that the changed parameter and the headline are left.
+COMPARED = ".*(/|smoothed|minmax|macro|average|eer)"
 RUNS = ("tiny_frame_difference", "tiny_flow_magnitude", "tiny_knn")
 
 
@@ -49,7 +51,18 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         REPO,
         folder,
         ignore=shutil.ignore_patterns(
-            ".git", ".venv", "data", "models", "metrics", "plots", "dvc.lock", "tmp", "cache", ".checkpoints", "*cache*"
+            ".git",
+            ".venv",
+            "data",
+            "models",
+            "metrics",
+            "plots",
+            "dvc.lock",
+            "tmp",
+            "cache",
+            ".checkpoints",
+            ".vadpipe",
+            "*cache*",
         ),
     )
     params = tiny_params()
@@ -72,7 +85,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         yaml.dump(tree, file)
     assert "is right" in call(folder, "vadpipe", "data", "check", "tiny")
     output = call(folder, "vadpipe", "repro", "-j", "2")
-    assert "13 of 13 stages done" in output
+    assert "13 stages to run, 2 at a time" in output
+    assert "[13 of 13] summarize" in output
     assert "Data and pipelines are up to date" in output
     call(folder, "dvc", "remote", "add", "-d", "here", str(root / "remote"))
     call(folder, "git", "add", "-A")
@@ -97,9 +111,11 @@ def test_scoring_anew_neither_trains_nor_extracts(repository: Path) -> None:
     assert ran(output) == {"score@tiny_knn", "evaluate@tiny_knn", "summarize"}
     after = metrics(repository)
     assert after["tiny_flow_magnitude"] == before["tiny_flow_magnitude"]
-    shown = call(repository, "dvc", "exp", "show", "--csv")
-    assert "three" in shown
-    assert "tiny_knn.raw.micro_auc" in shown
+    shown = call(repository, "dvc", "exp", "show", "--only-changed", "--drop", COMPARED)
+    header = next(line for line in shown.splitlines() if "Experiment" in line)
+    assert header.split() == ["Experiment", "Created", "tiny_knn.raw.micro_auc", "methods.knn.score.k"]
+    assert [line.split()[-1] for line in shown.splitlines() if "[three]" in line] == ["3"]
+    assert max(map(len, shown.splitlines())) < 140
     diff = json.loads(call(repository, "dvc", "params", "diff", "--json"))
     assert (diff["params.yaml"]["methods.knn.score.k"].items()) >= {"old": 2, "new": 3}.items()
 

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
 from stages.summarize import main as summarize_stage
-from tests.conftest import REPO, write_params
+from tests.conftest import REPO, tiny_params, write_params
+from vadpipe import cli, params, paths
 from vadpipe.errors import UserError
 from vadpipe.evaluation.locate import RATES
+from vadpipe.evaluation.problems import read_available
+from vadpipe.evaluation.summarize import write_summary
 from vadpipe.evaluation.summary import read_results
 from vadpipe.evaluation.table import terminal
 
@@ -175,6 +182,130 @@ def test_a_missing_or_damaged_run_is_named(here: Path) -> None:
     with pytest.raises(UserError, match=r"metrics/runs/p_flow\.json is not here; run `dvc repro`"):
         summarize_stage()
     assert not Path("metrics/summary.json").exists()
+
+
+DAMAGED = {
+    "": "is no JSON",
+    '{"run": "p_fl': "is no JSON",
+    "[1, 2]": "the whole: input should be a valid dictionary",
+    "{}": "lacks 'run'",
+    '{"accuracy": 1.0, "run": "p_flow"}': "lacks 'dataset'",
+    "[" * 100_000: "is no JSON",
+    "\x00\x01": "is no JSON",
+}
+
+
+@pytest.mark.parametrize(("text", "message"), DAMAGED.items(), ids=lambda value: str(value)[:12])
+def test_a_damaged_file_is_refused_by_the_stage_and_a_row_of_the_results(here: Path, text: str, message: str) -> None:
+    path = Path("metrics/runs/p_flow.json")
+    path.write_text(text)
+    with pytest.raises(UserError, match=rf"metrics/runs/p_flow\.json {re.escape(message)}.*; remove it and run"):
+        summarize_stage()
+    assert not Path("metrics/summary.json").exists()
+    out = results()
+    assert re.search(rf"^p_flow    metrics/runs/p_flow\.json {re.escape(message)}", out, re.MULTILINE)
+    assert "p_lstm        0.720" in out
+
+
+def test_a_file_without_a_figure_or_of_another_run_is_damaged(here: Path) -> None:
+    path = Path("metrics/runs/p_flow.json")
+    result = json.loads(path.read_text())
+    del result["components"]["main"]["smoothed"]["eer"]
+    path.write_text(json.dumps(result))
+    with pytest.raises(UserError, match=r"p_flow\.json lacks 'components\.main\.smoothed\.eer'; remove it"):
+        summarize_stage()
+    write_run("p_flow", *RUNS["p_flow"], component="max")
+    with pytest.raises(UserError, match=r"p_flow\.json has no component 'max'"):
+        summarize_stage()
+    path.write_text(Path("metrics/runs/p_lstm.json").read_text())
+    with pytest.raises(UserError, match=r"p_flow\.json is of the run 'p_lstm'"):
+        summarize_stage()
+    Path("plots/p_lstm/roc.csv").write_text("x,y\n")
+    write_run("p_flow", *RUNS["p_flow"])
+    with pytest.raises(UserError, match=r"plots/p_lstm/roc\.csv is no ROC curve"):
+        summarize_stage()
+
+
+def results(*names: str) -> str:
+    """Return what `vadpipe results` prints."""
+    done = CliRunner().invoke(cli.app, ["results", *names], catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.output
+
+
+def fail(stage: str, reason: str, seconds: float = 0) -> None:
+    """Leave what a stage leaves that failed this many seconds from now."""
+    path = paths.failure(stage)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{reason}\n")
+    os.utime(path, times=(time.time() + seconds,) * 2)
+
+
+def test_results_show_what_is_there_and_count_the_rest(here: Path) -> None:
+    for run in ("p_lstm", "p_bright"):
+        Path(f"metrics/runs/{run}.json").unlink()
+    out = results()
+    assert "p_flow      0.810" in out
+    assert "2 of 4 runs are not here yet: p_lstm, p_bright; run `vadpipe repro`" in out
+    Path("metrics/runs/p_flow.json").unlink()
+    assert results("ped2") == "3 of 3 runs are not here yet: p_lstm, p_flow, p_bright; run `vadpipe repro`\n"
+    assert "not here" not in results("mine")
+    assert "1 of 2 runs is not here yet: p_flow" in results("p_flow", "mine")
+    with pytest.raises(UserError, match="'pad2' is no data set or run; did you mean 'ped2'"):
+        results("mine", "pad2")
+
+
+def test_a_failed_run_is_a_row_with_the_reason(here: Path) -> None:
+    Path("metrics/runs/p_lstm.json").unlink()
+    fail("score@p_lstm", "a vector holds NaN")
+    fail("data/raw/mine.dvc", "data/raw/mine is not here", 5)
+    out = results()
+    assert "p_lstm    score@p_lstm failed: a vector holds NaN\n" in out
+    # There are figures of before, which are not hidden but told.
+    assert "mine_knn          -" in out
+    assert "mine_knn: data/raw/mine.dvc failed: data/raw/mine is not here; its row is of before\n" in out
+    assert "not here yet" not in out
+    # What came after the failure, out of DVC's cache for instance, settles it.
+    fail("evaluate@p_flow", "long ago", -5)
+    assert "long ago" not in results()
+
+
+def test_what_failed_or_is_missing_stands_in_the_summary(here: Path) -> None:
+    Path("metrics/runs/p_lstm.json").unlink()
+    Path("metrics/runs/p_bright.json").unlink()
+    Path("plots/p_flow/roc.csv").unlink()
+    fail("train@p_lstm", "the loss | is NaN")
+    write_summary(*read_available(params.load(), RUNS))
+    text = Path("metrics/summary.md").read_text()
+    assert "1 of 4 runs is not here yet: p_bright; run `vadpipe repro`" in text
+    assert row("p_lstm")[1:5] == ["feature_lstm", "-", "-", "**failed**"]
+    assert len(row("p_lstm")) == len(row("p_flow"))
+    assert "- p_lstm: train@p_lstm failed: the loss | is NaN\n" in text
+    summary = json.loads(Path("metrics/summary.json").read_text())
+    assert summary["p_lstm"] == {"failed": "train@p_lstm failed: the loss | is NaN"}
+    assert set(summary) == {"p_flow", "mine_knn", "p_lstm"}
+
+
+def test_the_stages_of_a_run_are_those_that_it_hangs_on(here: Path) -> None:
+    tree = tiny_params()
+    write_params(tree)
+    loaded = params.load()
+    by_store = {
+        "tiny_knn": "features@tiny_net",
+        "tiny_flow_magnitude": "flow@tiny",
+        "tiny_conv_ae": "inpaint@tinypool",
+        "tiny_dfr": "features@tinypool_cells",
+        "tiny_brightness": "evaluate@tiny_brightness",
+    }
+    for run, stage in by_store.items():
+        fail(stage, f"reason of {run}")
+    _, problems = read_available(loaded, loaded.runs)
+    found = {problem.run: problem.reason for problem in problems}
+    # The pool that is missing for conv_ae is missing for the cells of dfr too, and comes before them.
+    assert found.pop("tiny_dfr") == found["tiny_conv_ae"] == "inpaint@tinypool failed: reason of tiny_conv_ae"
+    for run in found.keys() & by_store.keys():
+        assert found[run] == f"{by_store[run]} failed: reason of {run}"
+    assert found["tiny_frame_difference"] is None
 
 
 def test_the_stage_needs_no_key_and_imports_no_torch(here: Path) -> None:

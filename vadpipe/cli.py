@@ -63,28 +63,36 @@ def check() -> None:
 
 @app.command()
 def repro(
+    names: Annotated[list[str] | None, typer.Argument(help="Data sets, runs or stages; none = everything.")] = None,
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Stages to run at once.")] = 1,
 ) -> None:
-    """Check params.yaml, then run every stage that changed, independent ones side by side.
+    """Check params.yaml, then run every stage that changed, independent ones side by side, and print the table.
 
-    Example: vadpipe repro -j 2
+    A stage that fails stops only those that hang on it; the exit code is then 1. Ctrl-C keeps what is done.
+
+    Example: vadpipe repro mine -j 2
     """
     from vadpipe.repro import repro as run
+    from vadpipe.repro.processes import ending_in_one_line
 
-    check()
-    raise typer.Exit(run(jobs))
+    with ending_in_one_line():
+        check()
+        raise typer.Exit(run(names or [], jobs))
 
 
 @app.command()
-def results() -> None:
-    """Print the results table in short; metrics/summary.md has every column.
+def results(
+    names: Annotated[list[str] | None, typer.Argument(help="Data sets or runs; none = all.")] = None,
+) -> None:
+    """Print the results table in short, and which runs failed or are not here yet; metrics/summary.md has all columns.
 
-    Example: vadpipe results
+    Example: vadpipe results mine
     """
-    from vadpipe.evaluation.summary import read_results
+    from vadpipe.evaluation.problems import read_available, runs_of
     from vadpipe.evaluation.table import terminal
 
-    typer.echo(terminal(read_results(list(params.load().runs))))
+    loaded = params.load()
+    typer.echo(terminal(*read_available(loaded, runs_of(loaded, names or []))))
 
 
 @data.command("add")

@@ -1,4 +1,4 @@
-"""When in a clip, for people."""
+"""Times for people."""
 
 from __future__ import annotations
 
@@ -10,4 +10,10 @@ def clock(seconds: float) -> str:
     if math.isnan(seconds):
         return ""
     tenths = round(seconds * 10)
-    return f"{tenths // 36_000}:{tenths // 600 % 60:02d}:{tenths // 10 % 60:02d}.{tenths % 10}"
+    return f"{duration(tenths // 10)}.{tenths % 10}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as h:mm:ss."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

@@ -61,14 +61,14 @@ def run_metrics(run: str) -> Path:
     return RUN_METRICS / f"{run}.json"
 
 
-def roc(run: str) -> Path:
-    """Return the ROC curve of a run's raw scores."""
-    return Path("metrics/roc") / f"{run}.csv"
-
-
 def plots(run: str) -> Path:
     """Return the folder of a run's plots and pictures."""
     return Path("plots") / run
+
+
+def roc(run: str) -> Path:
+    """Return the ROC curve of a run's raw scores."""
+    return Path("metrics/roc") / f"{run}.csv"
 
 
 def checkpoints(run: str) -> Path:
@@ -77,8 +77,18 @@ def checkpoints(run: str) -> Path:
 
 
 def failure(stage: str) -> Path:
-    """Return the file that says why a stage failed when it ran last, such as `train@campus_knn`."""
+    """Return the file that says in one line why a stage (`train@campus_knn`) failed; it is gone when it runs again."""
     return Path(".vadpipe/failed") / f"{stage}.txt"
+
+
+def log(stage: str) -> Path:
+    """Return the file with what a stage printed when `vadpipe repro` ran it."""
+    return Path(".vadpipe/logs") / f"{stage}.log"
+
+
+def progress(stage: str) -> Path:
+    """Return the file that says how far a stage is while `vadpipe repro` runs it."""
+    return Path(".vadpipe/progress") / f"{stage}.json"
 
 
 # The stores that a run can name in `uses`: folder -> kind of store.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vadpipe.errors import UserError
-from vadpipe.store.files import read_file
+from vadpipe.files import read_bytes
 
 # UTF-32 first: its mark begins with that of UTF-16.
 _MARKS = {
@@ -86,7 +86,7 @@ def rows(path: Path, columns: list[str]) -> Iterator[Row]:
 
 
 def _text(path: Path) -> str:
-    data = read_file(path)
+    data = read_bytes(path)
     encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
     for name in (encoding, "cp1252") if encoding == "utf-8" else (encoding,):
         try:

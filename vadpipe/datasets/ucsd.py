@@ -18,7 +18,10 @@ from vadpipe.datasets.base import RawClip, RawDataset, check_clips
 from vadpipe.datasets.files import TEXT_SUFFIXES, FrameFiles, entries, frame_files, layout
 from vadpipe.datasets.labels import NORMAL, Intervals, Known, folder_frames, paired_masks
 from vadpipe.errors import UserError
-from vadpipe.store.files import read_file
+from vadpipe.files import read_bytes
+
+# The files do not say; the sets are taken to have 10 frames a second.
+_FPS = 10.0
 
 
 def scan(root: Path) -> RawDataset:
@@ -78,7 +81,7 @@ def _labels(folder: Path, clips: int) -> list[Intervals]:
     if len(files) != 1:
         raise UserError(f"{folder}: expected one file of intervals such as UCSDped2.m, found {len(files)}")
     found = []
-    for row, line in enumerate(read_file(files[0]).decode(errors="replace").splitlines(), 1):
+    for row, line in enumerate(read_bytes(files[0]).decode(errors="replace").splitlines(), 1):
         match = re.search(r"gt_frame\s*=\s*\[(.*?)\]", line)
         if match is None:
             continue

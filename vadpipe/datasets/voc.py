@@ -13,7 +13,7 @@ from pathlib import Path
 from vadpipe.datasets.labels import Box
 from vadpipe.errors import UserError
 from vadpipe.store import images
-from vadpipe.store.files import read_file
+from vadpipe.files import read_bytes
 from vadpipe.store.image_files import read_image
 
 # Chinese tools declare the small set and write characters of the large one.
@@ -75,7 +75,7 @@ def _root(path: Path) -> ET.Element:
 
 def _text(path: Path) -> str:
     """Return the text without its XML declaration, decoded as that says (expat knows four encodings only)."""
-    data = read_file(path)
+    data = read_bytes(path)
     declared = _DECLARED.match(data.removeprefix(codecs.BOM_UTF8))
     encoding = declared[1].decode().lower() if declared else "utf-8"
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -112,7 +112,7 @@ def _check_size(path: Path, root: ET.Element, image: Path, size: images.Size) ->
 
 def _notes(image: Path) -> frozenset[str]:
     try:
-        return read_image(read_file(image)).notes
+        return read_image(read_bytes(image)).notes
     except ValueError:
         return frozenset()  # what is damaged is told when the image itself is read
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vadpipe import paths
 from vadpipe.errors import UserError
+from vadpipe.evaluation.measured import damage
 from vadpipe.evaluation.postprocess import KINDS
 
 METRICS = ("micro_auc", "macro_auc", "macro_padded", "average_precision", "eer")
@@ -33,16 +34,25 @@ def read_results(runs: Sequence[str]) -> list[Result]:
     Raises:
         UserError: a run has no metrics, or its file is damaged.
     """
-    results = []
-    for run in runs:
-        path = paths.run_metrics(run)
-        try:
-            results.append(json.loads(path.read_text()))
-        except FileNotFoundError:
-            raise UserError(f"{path} is not here; run `dvc repro`") from None
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} is no JSON ({error}); remove it and run `dvc repro`") from None
-    return results
+    return [read_result(run) for run in runs]
+
+
+def read_result(run: str) -> Result:
+    """Read what stage `evaluate` measured for a run.
+
+    Raises:
+        UserError: the run has no metrics, or its file is damaged.
+    """
+    path = paths.run_metrics(run)
+    if not path.is_file():
+        raise UserError(f"{path} is not here; run `dvc repro`")
+    try:
+        result: Result = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no JSON ({error}); remove it and run `dvc repro`") from None
+    if damaged := damage(run, result):
+        raise UserError(f"{path} {damaged}; remove it and run `dvc repro`")
+    return result
 
 
 def mean(result: Result, kind: str, metric: str) -> float | None:
@@ -75,14 +85,19 @@ def map_mean(result: Result, metric: str) -> float | None:
     return found["mean"] if found else None
 
 
-def summary(results: Sequence[Result]) -> dict[str, Any]:
-    """Return the means of all runs, rounded to 4 digits: the one metric file of DVC; `maps` only of runs with maps."""
-    return {
+def summary(results: Sequence[Result], failed: Mapping[str, str]) -> dict[str, Any]:
+    """Return the means of all runs, rounded to 4 digits: the one metric file of DVC; `maps` only of runs with maps.
+
+    Args:
+        failed: run -> why it failed, added as `failed`.
+    """
+    measured = {
         result["run"]: {"coverage": _rounded(result["coverage"])}
         | {kind: {metric: _rounded(mean(result, kind, metric)) for metric in METRICS} for kind in KINDS}
         | ({"maps": {metric: _rounded(map_mean(result, metric)) for metric in MAP_METRICS}} if result["pixels"] else {})
         for result in results
     }
+    return measured | {run: measured.get(run, {}) | {"failed": reason} for run, reason in failed.items()}
 
 
 def by_dataset(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -117,14 +132,17 @@ def roc_rows(runs: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Yield run, fpr and tpr of the ROC curves of all runs.
 
     Raises:
-        UserError: a curve is missing.
+        UserError: a curve is missing or damaged.
     """
     for run in runs:
         path = paths.roc(run)
         if not path.exists():
             raise UserError(f"{path} is not here; run `dvc repro`")
         with path.open(newline="") as file:
-            for row in csv.DictReader(file):
+            rows = csv.DictReader(file)
+            if rows.fieldnames != ["fpr", "tpr"]:
+                raise UserError(f"{path} is no ROC curve; remove it and run `dvc repro`")
+            for row in rows:
                 yield run, row["fpr"], row["tpr"]
 
 

@@ -8,6 +8,7 @@ from vadpipe import paths
 from vadpipe.evaluation.map_table import NOTES as MAP_NOTES
 from vadpipe.evaluation.map_table import map_table
 from vadpipe.evaluation.markdown import figure, table, with_bootstrap
+from vadpipe.evaluation.problems import Problem
 from vadpipe.evaluation.summary import Result, by_dataset, headline, map_mean, mean, published, remarks
 
 _HEADER = (
@@ -53,14 +54,18 @@ _NOTES = """\
   Parameters that you change after a look at this table are chosen on it."""
 
 
-def markdown(results: Sequence[Result]) -> str:
-    """Return the page: a table a data set, the highest raw micro AUC first."""
-    parts = ["# Results"]
-    for dataset, group in by_dataset(results).items():
-        header = _HEADER if group[0]["ordered"] else _IMAGE_HEADER
-        parts.append(f"## {dataset}\n\n{_test_set(group[0])}")
-        parts.append(table(header, map(_row, group)))
+def markdown(results: Sequence[Result], problems: Sequence[Problem] = ()) -> str:
+    """Return the page: a table a data set, the highest raw micro AUC first, then what failed or is not here yet."""
+    parts = ["# Results", *_missing(results, problems)]
+    for dataset, (group, failed) in _groups(results, problems).items():
+        parts.append(f"## {dataset}")
+        if group:
+            header = _HEADER if group[0]["ordered"] else _IMAGE_HEADER
+            without = [problem for problem in failed if not _measured(problem, group)]
+            rows = [*map(_row, group), *(_failed_row(problem, header) for problem in without)]
+            parts += [_test_set(group[0]), table(header, rows)]
         lines = [
+            *(_told(problem, group) for problem in failed),
             *remarks(group),
             *_protocols(group),
             *(f"{r['run']}: {r['note']}." for r in group if r["note"]),
@@ -73,20 +78,61 @@ def markdown(results: Sequence[Result]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def terminal(results: Sequence[Result]) -> str:
-    """Return the columns that matter most, aligned, and where the rest lies."""
+def terminal(results: Sequence[Result], problems: Sequence[Problem] = ()) -> str:
+    """Return the columns that matter most, aligned, what failed or is not here yet, and where the rest lies."""
     parts = []
-    for dataset, group in by_dataset(results).items():
-        rows = _terminal_rows(group)
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for dataset, (group, failed) in _groups(results, problems).items():
+        rows = _terminal_rows(group) if group else []
+        without = [problem for problem in failed if not _measured(problem, group)]
+        names = [row[0] for row in rows] + [problem.run for problem in without]
+        widths = [max(map(len, names)), *(max(map(len, column)) for column in list(zip(*rows, strict=True))[1:])]
         lines = ["  ".join(_aligned(row, widths)) for row in rows]
+        lines += [f"{problem.run.ljust(widths[0])}  {problem.reason}" for problem in without]
+        lines += [_told(problem, group) for problem in failed if _measured(problem, group)]
         parts.append("\n".join([dataset, *lines, *remarks(group)]))
-    parts.append(
-        "* looks at the whole test clip: for comparison only\n"
-        f"all columns: {paths.SUMMARY_TABLE}\n"
-        f"pictures: {paths.plots('RUN')}/pictures/timelines.png, top_frames.png and, with maps, strips.png"
-    )
+    parts += _missing(results, problems)
+    if results:
+        parts.append(
+            "* looks at the whole test clip: for comparison only\n"
+            f"all columns: {paths.SUMMARY_TABLE}\n"
+            f"pictures: {paths.plots('RUN')}/pictures/timelines.png, top_frames.png and, with maps, strips.png"
+        )
     return "\n\n".join(parts)
+
+
+def _groups(
+    results: Sequence[Result], problems: Sequence[Problem]
+) -> dict[str, tuple[Sequence[Result], list[Problem]]]:
+    """Return the runs and the failed runs of each data set."""
+    failed: dict[str, list[Problem]] = {}
+    for problem in problems:
+        if problem.reason:
+            failed.setdefault(problem.dataset, []).append(problem)
+    groups = by_dataset(results)
+    return {name: (groups.get(name, []), failed.get(name, [])) for name in sorted({*groups, *failed})}
+
+
+def _missing(results: Sequence[Result], problems: Sequence[Problem]) -> list[str]:
+    """Say which runs are not here yet, if any."""
+    missing = [problem.run for problem in problems if problem.reason is None]
+    if not missing:
+        return []
+    count = len({result["run"] for result in results} | {problem.run for problem in problems})
+    are = "is" if len(missing) == 1 else "are"
+    return [f"{len(missing)} of {count} runs {are} not here yet: {', '.join(missing)}; run `vadpipe repro`"]
+
+
+def _measured(problem: Problem, group: Sequence[Result]) -> bool:
+    return any(result["run"] == problem.run for result in group)
+
+
+def _told(problem: Problem, group: Sequence[Result]) -> str:
+    """Say why a run failed, and that its row, if there is one, is of before."""
+    return f"{problem.run}: {problem.reason}" + ("; its row is of before" if _measured(problem, group) else "")
+
+
+def _failed_row(problem: Problem, header: Sequence[str]) -> tuple[str, ...]:
+    return (problem.run, problem.method, "-", "-", "**failed**", *("-" for _ in header[5:]))
 
 
 def _terminal_rows(group: Sequence[Result]) -> list[tuple[str, ...]]:

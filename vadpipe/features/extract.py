@@ -8,12 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from vadpipe.features.backbones import Backbone
 from vadpipe.parallel import ordered_map
 from vadpipe.params import FeatureSet
-from vadpipe.progress import advancing
 from vadpipe.store import PreparedClip, images, open_clips
 from vadpipe.store.atomic import replacing
 from vadpipe.store.base import clip_file, regroup, write_manifests
@@ -33,9 +31,9 @@ def extract(params: FeatureSet, source: Path, out: Path) -> None:
     backbone = Backbone(params).to(device).to(memory_format=torch.channels_last)
     computed = {**params.model_dump(), **backbone.record, "torch": torch.__version__, "device": device.type}
     with replacing(out, folder=True) as folder:
-        with tqdm(total=sum(clip.length for clip in clips), unit=" frames", desc="features", disable=None) as bar:
+        with progress.bar(sum(clip.length for clip in clips), "frames", "features") as bar:
             for clip in clips:
-                chunks = advancing(vectors(clip, backbone, params, device), bar)
+                chunks = progress.advancing(vectors(clip, backbone, params, device), bar)
                 about = {name: clip.info[name] for name in ("dataset", "fps", "ordered")}
                 path = clip_file(folder, clip.split, clip.name)
                 about |= {"grid": params.grid, "computed": computed}

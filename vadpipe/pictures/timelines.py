@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from vadpipe.clock import clock
+from vadpipe.clock import duration
 
 # Inches, at 100 dots an inch or fewer. The layout is fixed: matplotlib's own takes a second to find one.
 _WIDTH, _HEIGHT = 3.4, 1.4  # of a panel
@@ -83,7 +83,7 @@ def _panel(axes: Axes, frames: pd.DataFrame) -> None:
     if frames["time"].notna().all():
         ticks = np.unique(np.linspace(0, len(x) - 1, _TICKS).astype(int))
         times = frames["time"].to_numpy()[ticks]
-        axes.set_xticks(x[ticks], [f"{frame}\n{clock(time)[:-2]}" for frame, time in zip(x[ticks], times, strict=True)])
+        axes.set_xticks(x[ticks], [f"{frame}\n{duration(time)}" for frame, time in zip(x[ticks], times, strict=True)])
 
 
 def _limits(timeline: pd.DataFrame) -> tuple[float, float]:

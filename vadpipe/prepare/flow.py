@@ -11,14 +11,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from vadpipe.errors import UserError
 from vadpipe.machine import check_disk
 from vadpipe.parallel import ordered_map
 from vadpipe.params import Flow
 from vadpipe.pictures.flow import preview
-from vadpipe.progress import advancing
 from vadpipe.store import images, open_clips
 from vadpipe.store.atomic import replacing
 from vadpipe.store.base import clip_file, write_manifests
@@ -60,11 +58,11 @@ def write_flow(params: Flow, source: Path, out: Path) -> None:
     points = sum(clip.length * math.prod(_grid(clip, params.scale)) for clip in clips)
     check_disk(out, points * BYTES, "lower its scale, or free some")
     with replacing(out, folder=True) as folder:
-        with tqdm(total=sum(clip.length for clip in clips), unit=" frames", desc="flow", disable=None) as bar:
+        with progress.bar(sum(clip.length for clip in clips), "frames", "flow") as bar:
             for clip, chunks in groupby(flows(clips, params), key=itemgetter(0)):
                 write_clip(
                     clip_file(folder, clip.split, clip.name),
-                    advancing(map(itemgetter(1), chunks), bar),
+                    progress.advancing(map(itemgetter(1), chunks), bar),
                     *_grid(clip, params.scale),
                     dataset=clip.info["dataset"],
                     fps=clip.info["fps"],

@@ -30,7 +30,7 @@ def ingest(name: str, params: Ingest, source: Path, out: Path, truth: Path) -> N
     dataset = base.scan(source, params.reader, params.objects)
     with replacing(truth, folder=True) as labels, replacing(out, folder=True) as clips:
         frames = write_clips(name, params, dataset, clips, labels)
-    for note in [*dataset.oddities, *(f"{clip.name}: {note}" for clip in dataset.clips for note in clip.notes)]:
+    for note in [*dataset.oddities, *(f"{clip.name}: {note}" for clip in dataset.clips for note in notes_of(clip))]:
         print(f"oddity: {note}")
     print(f"{name}: {len(dataset.clips)} clips, {frames} frames -> {out}, {truth}")
 
@@ -87,6 +87,11 @@ def frame_rate(params: Ingest, dataset: RawDataset, clip: RawClip, where: str) -
     return fps
 
 
+def notes_of(clip: RawClip) -> list[str]:
+    """Return what is odd about a clip that was read, each once: some clips are read twice."""
+    return list(dict.fromkeys(clip.notes))
+
+
 def how_to_store(params: Ingest, dataset: RawDataset) -> Storing:
     """Return how frames are stored; where training frames have 16 bit, with the range that they are scaled by.
 
@@ -100,8 +105,6 @@ def how_to_store(params: Ingest, dataset: RawDataset) -> Storing:
     if any(deep):
         frames = chain.from_iterable(clip.frames(sampling(params)) for clip in training)
         counts = range16(_all_counts(frames))
-        for clip in training:
-            clip.notes.clear()  # they are told again when the clip is read
     return Storing(params.quality, params.side, counts)
 
 

@@ -15,13 +15,11 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from vadpipe.errors import UserError
 from vadpipe.parallel import ordered_map
 from vadpipe.params import Inpaint
 from vadpipe.pictures.pools import before_and_after
-from vadpipe.progress import counted
 from vadpipe.store import images, open_clips, open_store
 from vadpipe.store.atomic import replacing
 from vadpipe.store.base import clip_file, write_manifests
@@ -84,10 +82,10 @@ def write_inpainted(params: Inpaint, source: Path, truth: Path, out: Path, worke
     count, filled = sum(clip.length for clip in clips), sum(map(len, chain(*boxes.values())))
     start = time.perf_counter()
     with replacing(out, folder=True) as folder:
-        with tqdm(total=count, unit=" images", desc="inpaint", disable=None) as bar:
+        with progress.bar(count, "images", "inpaint") as bar:
             done = inpainted(_tasks(clips, boxes), params, workers)
             for clip, prepared in groupby(done, key=itemgetter(0)):
-                shown = counted(map(itemgetter(1), prepared), bar)
+                shown = progress.counted(map(itemgetter(1), prepared), bar)
                 write_clip(clip_file(folder, clip.split, clip.name), INPAINTED, clip, shown, **params.model_dump())
         write_manifests(folder)
         seconds = time.perf_counter() - start

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from vadpipe.datasets.base import RawClip, RawDataset
 from vadpipe.errors import UserError
 from vadpipe.params import Ingest
-from vadpipe.prepare.ingest import frame_rate, how_to_store, sampling
+from vadpipe.prepare.ingest import frame_rate, how_to_store, notes_of, sampling
 from vadpipe.progress import bar, counted
 from vadpipe.store.frames import Storing, checked
 
@@ -123,7 +123,7 @@ def _inspect_clip(clip: RawClip, params: Ingest, storing: Storing, rate: float |
     if rate is not None:
         found.rates[round(rate, 3)] += 1
         found.seconds += length / rate
-    oddities = [f"{clip.name}: {note}" for note in clip.notes]
+    oddities = [f"{clip.name}: {note}" for note in notes_of(clip)]
     oddities += [f"{clip.name}: {note} ({count} of {length} frames)" for note, count in notes.items()]
     if clip.split == "test" and len(labels) == 1 and labels != {None}:
         kind = "abnormal" if labels == {1} else "normal"

@@ -203,7 +203,7 @@ def encode(frame: Checked, quality: int | None) -> Encoded:
     if data is None:
         data = images.encode_png(frame.pixels) if quality is None else images.encode_jpeg(frame.pixels, quality)
     mask = None if frame.mask is None else images.encode_png(frame.mask.astype(np.uint8) * np.uint8(255))
-    row = {"image": data, "name": frame.name, "time": frame.time}
+    row: dict[str, Any] = {"image": data, "name": frame.name, "time": frame.time}
     row |= {"label": frame.label, "mask": mask, "boxes": frame.boxes}
     return Encoded(row, frame.size, frame.notes)
 

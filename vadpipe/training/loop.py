@@ -19,8 +19,8 @@ from accelerate.utils import send_to_device
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from tqdm import tqdm
 
+from vadpipe import progress
 from vadpipe.errors import UserError
 from vadpipe.store.atomic import replacing
 from vadpipe.training.device import choose_device
@@ -89,8 +89,7 @@ def train(
     state = plan.checkpoints / "state.pt"
     losses = _resume(parts, state, accelerator.device) or list(plan.done)
     saved = time.monotonic()
-    name = f"train seed {plan.seed}"
-    with tqdm(total=plan.epochs, initial=len(losses), unit=" epochs", desc=name, disable=None) as bar:
+    with progress.bar(plan.epochs, "epochs", f"train seed {plan.seed}", done=len(losses)) as bar:
         for epoch in range(len(losses), plan.epochs):
             network.train()
             with seeded(plan.seed, 1 + epoch) as generator:

@@ -10,13 +10,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from vadpipe.parallel import ordered_map
 from vadpipe.params import PoolMask
 from vadpipe.pictures import pools as pictures
 from vadpipe.prepare.pool_mask.find import Pool, find_pool
-from vadpipe.progress import counted
 from vadpipe.store import images, open_store
 from vadpipe.store.atomic import replacing
 from vadpipe.store.base import clip_file, write_manifests
@@ -40,8 +38,8 @@ def write_pools(params: PoolMask, source: Path, out: Path, workers: int | None =
     samples: list[tuple[PreparedClip, int, Pool]] = []
     start = time.perf_counter()
     with replacing(out, folder=True) as folder:
-        with tqdm(total=count, unit=" images", desc="pool_mask", disable=None) as bar:
-            done = counted(pools(clips, params, workers), bar)
+        with progress.bar(count, "images", "pool_mask") as bar:
+            done = progress.counted(pools(clips, params, workers), bar)
             for clip in clips:
                 lost: list[str] = []
                 found = _noted(clip, islice(done, clip.length), lost, samples)
