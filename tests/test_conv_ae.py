@@ -16,8 +16,8 @@ from vadpipe.methods.base import Fit
 from vadpipe.methods.conv_ae import Autoencoder, Batches, CollapsedError, ConvAe, ScoreParams, TrainParams
 from vadpipe.params import load
 from vadpipe.store import PreparedClip, Store, images, open_store
-from vadpipe.store.frames import Frame
 from vadpipe.store.clips import write_clip as write_raw
+from vadpipe.store.frames import Frame
 from vadpipe.store.prepared import POOLS, Prepared, write_clip
 from vadpipe.training.augment import Sample
 

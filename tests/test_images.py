@@ -18,10 +18,10 @@ import PIL.Image
 import pytest
 
 from vadpipe.errors import UserError
+from vadpipe.files import read_bytes
 from vadpipe.store import images
 from vadpipe.store.clips import Frame, _encode
 from vadpipe.store.counts import range16, scale16
-from vadpipe.files import read_bytes
 from vadpipe.store.image_files import header_size, read_image
 from vadpipe.store.mask_files import mask_of, open_npy_masks, read_mask
 

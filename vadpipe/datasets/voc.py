@@ -12,8 +12,8 @@ from pathlib import Path
 
 from vadpipe.datasets.labels import Box
 from vadpipe.errors import UserError
-from vadpipe.store import images
 from vadpipe.files import read_bytes
+from vadpipe.store import images
 from vadpipe.store.image_files import read_image
 
 # Chinese tools declare the small set and write characters of the large one.

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import torch
 
+from vadpipe import progress
 from vadpipe.features.backbones import Backbone
 from vadpipe.parallel import ordered_map
 from vadpipe.params import FeatureSet

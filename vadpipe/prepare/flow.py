@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from vadpipe import progress
 from vadpipe.errors import UserError
 from vadpipe.machine import check_disk
 from vadpipe.parallel import ordered_map

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from vadpipe import progress
 from vadpipe.errors import UserError
 from vadpipe.parallel import ordered_map
 from vadpipe.params import Inpaint

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from vadpipe import progress
 from vadpipe.parallel import ordered_map
 from vadpipe.params import PoolMask
 from vadpipe.pictures import pools as pictures
