@@ -152,7 +152,7 @@ def _video_frames(path: Path, known: Known, notes: list[str], sampling: Sampling
     known.begin()
     for frame in video.frames(sampling):
         yield known.complete(Frame(f"{path}#{frame.index}", frame.pixels, time=frame.time), frame.index, frame.index)
-    if sampling.end is None and video.count:
+    if video.count:
         known.check(range(video.count))
         notes += [ONE_FRAME] if video.count == 1 and ONE_FRAME not in notes else []
     known.tell(notes, video.notes)

@@ -76,6 +76,7 @@ class Video:
         fps: average frame rate of the header, or None; once `frames` was read, what was measured where that differs.
         codec: `h264`, `mjpeg`, ...
         duration: seconds as the header says, or None.
+        count: frames, once all were decoded, whether taken or not; else None.
         notes: oddities in plain words; complete once `frames` was read to its end.
     """
 
@@ -90,6 +91,7 @@ class Video:
             UserError: it is no video, or no frame can be decoded.
         """
         self.path = path
+        self.count: int | None = None
         self.notes: list[str] = []
         self._workers = min(workers or cores(), _MOST_THREADS)
         self._coded: tuple[int, int] | None = None  # height and width before the turn
@@ -123,6 +125,7 @@ class Video:
         Raises:
             UserError: something up to `sampling.end` cannot be decoded, or the size of the image changes.
         """
+        self.count = None
         self.notes = list(self._opening_notes)
         reformatter = VideoReformatter()
         taken: VideoFrame | None = None
@@ -155,6 +158,7 @@ class Video:
                 f"{self._where(stamps.count, ahead)} and what follows cannot be decoded: {damage}; the file is damaged "
                 f"or cut off, copy it again or encode it anew{rest}"
             ) from None
+        self.count = stamps.count
         self._note_promise(stamps)
 
     def _note_promise(self, stamps: Stamps) -> None:
