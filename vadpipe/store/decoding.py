@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -11,9 +12,12 @@ import av
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vadpipe.errors import UserError
+
+_IDR = 5  # type of a unit of H.264 with an instantaneous decoding refresh
 
 Note = Callable[[str], None]  # takes an oddity in plain words
 
@@ -31,7 +35,7 @@ def opened(path: Path, threads: int, note: Note) -> Iterator[tuple[InputContaine
     """
     if av.logging.get_level() is None:
         av.logging.set_level(av.logging.PANIC)  # nothing is printed, but errors are counted
-    before = av.logging.get_last_error()[0]
+    before = _errors()
     try:
         # With its protocol, or `a:b.mp4` would be one; and no playlist leads elsewhere.
         container = av.open(f"file:{path}", container_options={"protocol_whitelist": "file"}, metadata_errors="ignore")
@@ -98,22 +102,24 @@ def _undamaged(container: InputContainer, stream: VideoStream, note: Note) -> It
     come together with an error. Logged errors are counted, for the process as a whole.
     """
     context = stream.codec_context
-    before = av.logging.get_last_error()[0]
-    keyframes = 0
+    before = _errors()
     try:
         packets = (packet for packet in container.demux(stream) if packet.size)  # in AVI an empty one repeats a frame
-        head = list(islice(packets, 2))
-        between = _begins_between(head, context.name)
+        left_out, key = _first_keyframe(packets)
+        if key is None:
+            return
+        lacking = context.name == "h264" and not _is_idr(key, context.extradata)
         # Raise an error for what would be concealed, and verify checksums where there are some.
-        context.options = {"err_detect": "crccheck" if between else "crccheck+explode"}
-        for packet in chain(_decodable(chain(head, packets), context.name, note), [None]):
-            if packet is not None and packet.is_corrupt:
-                raise DamageError("a packet is cut short or marked as corrupt")
-            frames = context.decode(packet)
-            keyframes += sum(frame.key_frame for frame in frames)
-            if between and keyframes < 2:  # what refers to frames before the beginning is logged as an error
-                before = av.logging.get_last_error()[0]
-            elif av.logging.get_last_error()[0] > before:
+        context.options = {"err_detect": "crccheck" if lacking else "crccheck+explode"}
+        rest = chain([key], packets, [None])  # None gives what the decoder still holds
+        ready: list[av.VideoFrame] = []
+        if lacking:
+            passed, ready = _second_keyframe(rest, context)
+            left_out, before = left_out + passed, _errors()
+        if left_out:
+            note(f"it begins between keyframes; {left_out} frames that may lack what came before are left out")
+        for frames in chain([ready], _decoded(rest, context)):
+            if _errors() > before:
                 raise DamageError(_reason(before))
             for frame in frames:
                 if frame.is_corrupt:
@@ -123,42 +129,77 @@ def _undamaged(container: InputContainer, stream: VideoStream, note: Note) -> It
         raise DamageError(_reason(before, error)) from None
 
 
+def _decoded(
+    packets: Iterable[Packet[VideoStream] | None], context: VideoCodecContext
+) -> Iterator[list[av.VideoFrame]]:
+    for packet in packets:
+        if packet is not None and packet.is_corrupt:
+            raise DamageError("a packet is cut short or marked as corrupt")
+        yield context.decode(packet)
+
+
+def _first_keyframe(packets: Iterator[Packet[VideoStream]]) -> tuple[int, Packet[VideoStream] | None]:
+    """Return the first keyframe, and how many packets come before it: recordings and broadcasts begin anywhere."""
+    before = 0
+    for packet in packets:
+        if packet.is_keyframe:
+            return before, packet
+        before += 1
+    if before:
+        raise DamageError("it has no keyframe")
+    return 0, None
+
+
+def _is_idr(packet: Packet[VideoStream], head: bytes | None) -> bool:
+    """Say whether a keyframe of H.264 refreshes the decoder, so that nothing after it refers to what came before.
+
+    Others (open groups of pictures, gradual refresh) are where one can begin, but not without errors.
+    """
+    data = bytes(packet)
+    if not head or head[0] != 1:  # units follow start codes (ITU-T H.264, annex B)
+        return any(unit[1][0] & 31 == _IDR for unit in re.finditer(b"\x00\x00\x01(.)", data, re.DOTALL))
+    width = (head[4] & 3) + 1  # bytes of the length that stands before each unit (ISO/IEC 14496-15)
+    position = 0
+    while position + width < len(data):
+        if data[position + width] & 31 == _IDR:
+            return True
+        position += width + int.from_bytes(data[position : position + width], "big")
+    return False
+
+
+def _second_keyframe(
+    packets: Iterator[Packet[VideoStream] | None], context: VideoCodecContext
+) -> tuple[int, list[av.VideoFrame]]:
+    """Decode up to the second keyframe: by then, whatever is referred to is there. Errors before it are no damage.
+
+    Returns:
+        How many frames come before it, and those that came out of the decoder with it.
+    """
+    before, keyframes, shown = 0, 0, None
+    for packet in packets:
+        if packet is not None and packet.is_keyframe:
+            keyframes += 1
+            shown = packet.pts if keyframes == 2 else shown
+        try:
+            frames = context.decode(packet)
+        except av.InvalidDataError:
+            before += 1
+            continue
+        for position, frame in enumerate(frames):
+            if shown is not None and frame.pts is not None and frame.pts >= shown:
+                return before, frames[position:]
+            before += 1
+    return before, []
+
+
+def _errors() -> int:
+    """Return how many errors ffmpeg has reported in this process."""
+    return int(av.logging.get_last_error()[0])
+
+
 def _reason(before: int, error: av.FFmpegError | None = None) -> str:
     """Return what ffmpeg said last, if it has reported errors since there were `before`."""
     count, last = av.logging.get_last_error()
     if count > before and last is not None:
         return f"error in {last[1]}: {last[2].strip()}"
     return (error and error.strerror) or "ffmpeg reports an error"
-
-
-def _begins_between(head: list[Packet[VideoStream]], codec: str) -> bool:
-    """Say by its first two packets whether a file begins between keyframes, as recordings and broadcasts do."""
-    if len(head) == 2 and head[0].is_keyframe:
-        return _leading(head[1], head[0], codec)
-    return bool(head) and not head[0].is_keyframe
-
-
-def _leading(packet: Packet[VideoStream], key: Packet[VideoStream], codec: str) -> bool:
-    """Say whether a picture that follows a keyframe is shown before it, and so refers to what came before.
-
-    Other decoders than that of H.264 leave such pictures out by themselves.
-    """
-    return codec == "h264" and packet.pts is not None and key.pts is not None and packet.pts < key.pts
-
-
-def _decodable(packets: Iterable[Packet[VideoStream]], codec: str, note: Note) -> Iterator[Packet[VideoStream]]:
-    """Yield the packets without those at the beginning that refer to what came before."""
-    left_out, key, beginning = 0, None, True
-    for packet in packets:
-        if key is None:
-            key = packet if packet.is_keyframe else None
-        elif beginning and not _leading(packet, key, codec):
-            beginning = False
-            if left_out:
-                note(f"it begins between keyframes; {left_out} frames that lack what came before are left out")
-        if packet is key or not beginning:
-            yield packet
-        else:
-            left_out += 1
-    if left_out and key is None:
-        raise DamageError("it has no keyframe")
