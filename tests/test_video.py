@@ -516,6 +516,18 @@ def test_one_flipped_bit_of_a_lossless_recording_is_found(tmp_path: Path) -> Non
     assert "cannot be decoded: error in ffv1" in refusal(path)
 
 
+def test_damage_is_that_of_the_file_that_has_it(tmp_path: Path) -> None:
+    """ffmpeg reports errors for the process as a whole."""
+    whole = write(tmp_path / "a.mkv", numbers(30), "ffv1")
+    broken = write(tmp_path / "b.mkv", numbers(30), "ffv1")
+    offset, size, _ = packets(broken)[20]
+    patched(broken, offset + size // 2, b"damage")
+    frames = Video(whole, workers=2).frames()
+    shown = [said(next(frames).pixels) for _ in range(8)]
+    assert "frame 20 (0:00:00.8)" in refusal(broken)
+    assert shown + [said(frame.pixels) for frame in frames] == list(range(30))
+
+
 def test_reading_of_a_damaged_file_can_be_given_up(tmp_path: Path) -> None:
     """A decoding thread that reports an error must not wait for a lock that is held by what waits for the thread."""
     noise = np.random.default_rng(4).integers(0, 256, (40, 120, 160, 3)).astype(np.uint8)

@@ -77,6 +77,9 @@ def _video(path: Path, container: InputContainer, note: Note) -> VideoStream:
 def whole_frames(path: Path, threads: int, note: Note) -> Iterator[av.VideoFrame]:
     """Yield the frames in the order in which they are shown, up to the first damage.
 
+    Threads decode ahead, so that an error is reported before its frame is due, and it may be that of another file that
+    this process reads just now. Therefore the file is then read once more, in one thread, which shows errors in order.
+
     Raises:
         DamageError: the next frame cannot be decoded.
     """
@@ -89,7 +92,7 @@ def whole_frames(path: Path, threads: int, note: Note) -> Iterator[av.VideoFrame
                     yield frame
             return
         except DamageError:
-            pass  # it lies somewhere near, as threads work ahead, and may be that of another file that is read just now
+            pass
     with opened(path, 1, note) as (container, stream):
         yield from islice(_undamaged(container, stream, note), given, None)
 
