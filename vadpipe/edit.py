@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedSeq
 
 from vadpipe import paths
 from vadpipe.files import read_text
@@ -141,18 +140,9 @@ def _spans(text: str, section: str | None = None) -> dict[str, tuple[int, int]]:
 
 
 def _block(key: str, values: Mapping[str, Any]) -> list[str]:
-    """Return an item as lines, a key a line: `dvc exp run -S` writes the file anew and leaves these as they are."""
+    """Return an item as lines in the form that `dvc exp run -S` writes, which so leaves them as they are."""
     yaml = YAML()
     yaml.width = 10_000
     text = StringIO()
-    yaml.dump({key: {name: _flow(value) for name, value in values.items()}}, text)
+    yaml.dump({key: dict(values)}, text)
     return [f"  {line}\n" for line in text.getvalue().splitlines()]
-
-
-def _flow(value: Any) -> Any:
-    """Return a list so that it is written on one line."""
-    if not isinstance(value, list):
-        return {name: _flow(inner) for name, inner in value.items()} if isinstance(value, dict) else value
-    sequence = CommentedSeq(value)
-    sequence.fa.set_flow_style()
-    return sequence
