@@ -193,7 +193,7 @@ def runs_add(
 ) -> None:
     """Add a run to params.yaml; change its train, score and evaluate there to differ from the defaults.
 
-    Example: vadpipe runs add ped2_knn_resnet --dataset ped2 --method knn --uses data/features/ped2_resnet.parquet
+    Example: vadpipe runs add ped2_knn_resnet --dataset ped2 --method knn --uses data/features/ped2_resnet
     """
     from vadpipe import edit, starter
     from vadpipe.methods import base

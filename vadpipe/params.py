@@ -229,6 +229,11 @@ def load(path: Path = paths.PARAMS) -> Params:
 
 
 def read(path: Path) -> dict[str, Any]:
+    """Return the sections of a params.yaml, unchecked.
+
+    Raises:
+        UserError: the file is missing, no YAML, or no sections.
+    """
     try:
         tree = YAML(typ="safe").load(path)
     except FileNotFoundError:

@@ -55,7 +55,8 @@ def locate(
     Args:
         run: its name, for messages.
         truths: of the test clips, sorted by name.
-        training: what is known of the training clips; where some of their frames are labelled abnormal, levels come from the others.
+        training: what is known of the training clips; where some of their frames are labelled abnormal, levels come
+            from the others.
         scores: the run's score store.
 
     Raises:
