@@ -116,12 +116,14 @@ def bench_ingest() -> str:
     from vadpipe.prepare.ingest import write_clips
 
     workspace(Path(), {"train/a": 3000, "test/b": 1000})
-    source, out, copy = Path("data/raw/bench"), Path("out"), Path("copy")
+    source, copy = Path("data/raw/bench"), Path("copy")
+    stores = Path("clips"), Path("labels")
 
     def ingest() -> None:
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir()
-        write_clips("bench", Ingest(reader="folder", fps=10.0, quality=None), scan(source), out)
+        for store in stores:
+            shutil.rmtree(store, ignore_errors=True)
+            store.mkdir()
+        write_clips("bench", Ingest(reader="folder", fps=10.0, quality=None), scan(source), *stores)
 
     def copy_files() -> None:
         shutil.rmtree(copy, ignore_errors=True)
@@ -181,8 +183,8 @@ def bench_inpaint() -> str:
 
     pool_workspace()
     values = params.load().inpaint["pool_demo"]
-    clips = Path("data/clips/pool_demo")
-    return on_cores(lambda: write_inpainted(values, clips, Path("out")), "inpaint", clips)
+    clips, truth = Path("data/clips/pool_demo"), Path("data/labels/pool_demo")
+    return on_cores(lambda: write_inpainted(values, clips, truth, Path("out")), "inpaint", clips)
 
 
 def bench_pool_mask() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from ruamel.yaml import YAML
 
 from vadpipe import starter
 from vadpipe.methods import base
+from vadpipe.store import clips, features
+from vadpipe.store.base import clip_file, write_manifests
+from vadpipe.store.clips import Frame
 
 REPO = Path(__file__).resolve().parent.parent
 HEIGHT, WIDTH = 24, 36
@@ -116,6 +119,36 @@ def pool_dataset(root: Path) -> Path:
                 (root / split / "annotations" / f"{name}.xml").write_text(text)
             cv2.imwrite(str(root / split / "images" / f"{name}.png"), image)
     return root
+
+
+def write_clips(
+    images: Path, labels: Path, frames: Mapping[str, Sequence[Frame]], quality: int | None = None, **info: Any
+) -> None:
+    """Write a clip store and its label store; `frames` are those of clips by name, such as `train/a1`."""
+    about = {"dataset": "tiny", "reader": "folder", "fps": 10.0, "ordered": True, "source": "", **info}
+    for name, of_clip in frames.items():
+        files = [store_file(folder, name) for folder in (images, labels)]
+        clips.write_clip(*files, of_clip, quality, **about)
+    for folder in (images, labels):
+        write_manifests(folder)
+
+
+def write_features(
+    folder: Path, vectors: Mapping[str, np.ndarray], regions: np.ndarray | None = None, **info: Any
+) -> Path:
+    """Write a feature store from the vectors of clips, float32 (T, D); `regions` (cells,) are those of each frame."""
+    about = {"dataset": "tiny", "fps": 10.0, "ordered": True, **info}
+    for name, of_clip in vectors.items():
+        shares = None if regions is None else [np.tile(regions, (len(of_clip), 1)).astype(np.float32)]
+        features.write_clip(store_file(folder, name), of_clip.shape[1], [of_clip[:7], of_clip[7:]], shares, **about)
+    write_manifests(folder)
+    return folder
+
+
+def store_file(folder: Path, name: str) -> Path:
+    """Return the file of a clip such as `train/a1` in a store that is written by hand."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return clip_file(folder, *name.split("/"))
 
 
 def tiny_params() -> dict[str, Any]:
