@@ -30,7 +30,7 @@ from vadpipe.evaluation import frame
 from vadpipe.evaluation.locate import locate
 from vadpipe.evaluation.markdown import table
 from vadpipe.evaluation.scored import align
-from vadpipe.evaluation.truth import clip_truths
+from vadpipe.evaluation.truth import ClipTruth, clip_truths
 from vadpipe.methods import base
 from vadpipe.methods.conv_ae import CollapsedError
 from vadpipe.parallel import cores
@@ -111,8 +111,9 @@ def run(job: Job, key: str) -> list[dict[str, Any]]:
 def measure(job: Job, method: Any, store: Any, folder: Path) -> dict[str, Any]:
     """Return the figures of a fitted method on the test images."""
     settings = params.load().evaluate.model_copy(update={"bootstrap": 0})
-    source = open_store(paths.clips(job.dataset), "clips")
-    clips = source.clips("test")
+    known = open_store(paths.labels(job.dataset), "labels")
+    labelled, clips = known.clips("test"), open_store(paths.clips(job.dataset), "clips").clips("test")
+    truths = clip_truths(labelled, clips)
     with replacing(folder, folder=True) as beside:
         writer = ScoreWriter(beside)
         for clip in store.clips("test"):
@@ -120,8 +121,8 @@ def measure(job: Job, method: Any, store: Any, folder: Path) -> dict[str, Any]:
         for clip in base.training_clips(method, store):
             writer.write_training(job.seed, clip.name, clip.length, method.score(clip))
         writer.close()
-    scored = align("study", read_scores(folder), clips)
-    located = locate("study", settings, scored, clips, source.clips("train"), folder)
+    scored = align("study", read_scores(folder), labelled)
+    located = locate("study", settings, scored, truths, known.clips("train"), folder)
     assert located is not None
     labels, scores = scored.labels, scored.components[scored.main][0]
     pairs = frame.count_pairs(labels, scores, np.zeros(len(labels), np.int64), 1)
@@ -131,19 +132,17 @@ def measure(job: Job, method: Any, store: Any, folder: Path) -> dict[str, Any]:
         names = ("average_precision", "precision", "recall", "misses", "false_alarms")
         figures |= {f"{overlap}_{name}": located.boxes[overlap][name]["mean"] for name in names}
     return {name: value if value is None else round(value, 4) for name, value in figures.items()} | heat(
-        job, method, clips, folder
+        job, method, truths, folder
     )
 
 
-def heat(job: Job, method: Any, clips: list[Any], folder: Path) -> dict[str, float]:
+def heat(job: Job, method: Any, truths: list[ClipTruth], folder: Path) -> dict[str, float]:
     """Return the mean squared error of swimmers and of the rest of the pool, and on `pool_demo` of its parts."""
-    truths = clip_truths(clips)
-    assert truths is not None
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
-    for clip, truth in zip(clips, truths, strict=True):
-        maps = read_map(folder, job.seed, clip.name, "heat")
-        for index, name in enumerate(clip.column("name")):
+    for truth in truths:
+        maps = read_map(folder, job.seed, truth.name, "heat")
+        for index, name in enumerate(truth.images.column("name")):
             values = maps[index].astype(np.float64) * method.scale
             there = np.isfinite(values)
             swimmers = shrunk(truth.mask(index), values.shape)
@@ -287,7 +286,7 @@ def main() -> None:
     os.environ |= {"VADPIPE_CORES": "1", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
     for dataset in datasets:
         defaults = params.load().methods["conv_ae"].model_dump()
-        inputs = [paths.pools(dataset), paths.clips(dataset)]
+        inputs = [paths.pools(dataset), paths.clips(dataset), paths.labels(dataset)]
         key = fingerprint(defaults, inputs, base.source_files("conv_ae"))
         planned = jobs(dataset)
         rows: list[dict[str, Any]] = []

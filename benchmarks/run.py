@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,6 +31,11 @@ from vadpipe.methods import base
 REPO = Path(__file__).resolve().parent.parent
 STAGES = REPO / "stages"
 ROUNDS = 5
+# Frames of a folder, taken as they are.
+INGEST: dict[str, Any] = {
+    **dict.fromkeys(("objects", "rate", "end", "side", "quality")),
+    **{"reader": "folder", "fps": 10.0, "every": 1, "start": 0.0},
+}
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -66,13 +72,16 @@ def workspace(folder: Path, lengths: dict[str, int]) -> None:
         jpeg_folder(folder / "data/raw/bench" / clip, length)
     params = YAML(typ="safe").load(REPO / "params.yaml")
     params["generate"] = {}
-    params["ingest"] = {"bench": {"reader": "folder", "fps": 10.0, "quality": None}}
+    params["ingest"] = {"bench": INGEST}
     params["flow"] = {"bench": {"algorithm": "dis", "preset": "medium", "scale": 1.0}}
     params["inpaint"] = params["pool_mask"] = {}
     params["features"] = {"bench": {**next(iter(params["features"].values())), "uses": "data/clips/bench"}}
-    params["runs"] = starter.video("bench", {}, params["methods"])["runs"]
-    for run in params["runs"].values():
-        run["uses"] = starter.uses(base.get(run["method"]).needs, "bench", "bench")
+    params["runs"] = {}
+    for method in params["methods"]:
+        cls = base.get(method)
+        if cls.needs != "pools" and not cls.cells:
+            uses = starter.uses(cls.needs, "bench", "bench")
+            params["runs"][f"bench_{method}"] = starter.run("bench", method, uses)
     params["runs"]["bench_feature_lstm"]["train"] = {"seeds": [0], "epochs": 1}
     YAML().dump(params, folder / "params.yaml")
 
@@ -116,12 +125,14 @@ def bench_ingest() -> str:
     from vadpipe.prepare.ingest import write_clips
 
     workspace(Path(), {"train/a": 3000, "test/b": 1000})
-    source, out, copy = Path("data/raw/bench"), Path("out"), Path("copy")
+    source, copy = Path("data/raw/bench"), Path("copy")
+    stores = Path("clips"), Path("labels")
 
     def ingest() -> None:
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir()
-        write_clips("bench", Ingest(reader="folder", fps=10.0, quality=None), scan(source), out)
+        for store in stores:
+            shutil.rmtree(store, ignore_errors=True)
+            store.mkdir()
+        write_clips("bench", Ingest(**INGEST), scan(source), *stores)
 
     def copy_files() -> None:
         shutil.rmtree(copy, ignore_errors=True)
@@ -181,8 +192,8 @@ def bench_inpaint() -> str:
 
     pool_workspace()
     values = params.load().inpaint["pool_demo"]
-    clips = Path("data/clips/pool_demo")
-    return on_cores(lambda: write_inpainted(values, clips, Path("out")), "inpaint", clips)
+    clips, truth = Path("data/clips/pool_demo"), Path("data/labels/pool_demo")
+    return on_cores(lambda: write_inpainted(values, clips, truth, Path("out")), "inpaint", clips)
 
 
 def bench_pool_mask() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from ruamel.yaml import YAML
 
 from vadpipe import starter
 from vadpipe.methods import base
+from vadpipe.store import clips, features
+from vadpipe.store.base import clip_file, write_manifests
+from vadpipe.store.frames import Frame, Storing
 
 REPO = Path(__file__).resolve().parent.parent
 HEIGHT, WIDTH = 24, 36
@@ -121,13 +124,49 @@ def pool_dataset(root: Path) -> Path:
     return root
 
 
+def write_clips(
+    images: Path, labels: Path, frames: Mapping[str, Sequence[Frame]], quality: int | None = None, **info: Any
+) -> None:
+    """Write a clip store and its label store; `frames` are those of clips by name, such as `train/a1`."""
+    about = {"dataset": "tiny", "reader": "folder", "fps": 10.0, "ordered": True, "source": "", **info}
+    for name, of_clip in frames.items():
+        files = [store_file(folder, name) for folder in (images, labels)]
+        clips.write_clip(*files, of_clip, Storing(quality), **about)
+    for folder in (images, labels):
+        write_manifests(folder)
+
+
+def write_features(
+    folder: Path, vectors: Mapping[str, np.ndarray], regions: np.ndarray | None = None, **info: Any
+) -> Path:
+    """Write a feature store from the vectors of clips, float32 (T, D); `regions` (cells,) are those of each frame."""
+    about = {"dataset": "tiny", "fps": 10.0, "ordered": True, **info}
+    for name, of_clip in vectors.items():
+        shares = None if regions is None else [np.tile(regions, (len(of_clip), 1)).astype(np.float32)]
+        features.write_clip(store_file(folder, name), of_clip.shape[1], [of_clip[:7], of_clip[7:]], shares, **about)
+    write_manifests(folder)
+    return folder
+
+
+def store_file(folder: Path, name: str) -> Path:
+    """Return the file of a clip such as `train/a1` in a store that is written by hand."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return clip_file(folder, *name.split("/"))
+
+
+def ingest_params(**changes: Any) -> dict[str, Any]:
+    """Return parameters of stage `ingest` that take everything as it is."""
+    nothing = dict.fromkeys(("objects", "fps", "rate", "end", "side", "quality"))
+    return {**nothing, "every": 1, "start": 0.0, **changes}
+
+
 def tiny_params() -> dict[str, Any]:
     """Return the repository's params.yaml with `tiny` (video) and `tinypool` alone, everything small."""
     params = YAML(typ="safe").load(REPO / "params.yaml")
-    params["generate"] = {}
+    params |= {"generate": {}, "archived": {}}
     params["ingest"] = {
-        "tiny": {"reader": "folder", "fps": 10.0, "quality": None},
-        "tinypool": {"reader": "pool", "fps": None, "quality": None},
+        "tiny": ingest_params(reader="folder", fps=10.0),
+        "tinypool": ingest_params(reader="pool"),
     }
     params["inpaint"] = {"tinypool": {"method": "telea", "radius": 3.0, "margin": 1}}
     params["pool_mask"] = {"tinypool": {"confidence": 0.3, "shrink": 0.0}}

@@ -151,7 +151,7 @@ def test_data_add_to_a_read_only_folder(empty: Path) -> None:
 def test_runs_add_finds_what_the_method_uses(empty: Path) -> None:
     invoke("data", "add", "mine", str(folder_dataset(empty / "elsewhere")), "--reader", "folder")
     invoke("runs", "add", "again", "--dataset", "mine", "--method", "knn")
-    assert params.load().runs["again"].uses == "data/features/mine_lite0.parquet"
+    assert params.load().runs["again"].uses == "data/features/mine_lite0"
     with pytest.raises(UserError, match="'again' already"):
         invoke("runs", "add", "again", "--dataset", "mine", "--method", "knn")
     with pytest.raises(UserError, match="did you mean 'mine'"):
@@ -159,7 +159,7 @@ def test_runs_add_finds_what_the_method_uses(empty: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'knn'"):
         invoke("runs", "add", "other", "--dataset", "mine", "--method", "knnn")
     with pytest.raises(UserError, match="no stage writes"):
-        invoke("runs", "add", "other", "--dataset", "mine", "--method", "knn", "--uses", "data/features/x.parquet")
+        invoke("runs", "add", "other", "--dataset", "mine", "--method", "knn", "--uses", "data/features/x")
     with pytest.raises(UserError, match="is of kind 'flow', but knn needs 'features'"):
         invoke("runs", "add", "other", "--dataset", "mine", "--method", "knn", "--uses", "data/flow/mine")
     assert "other" not in params.load().runs

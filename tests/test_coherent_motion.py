@@ -12,6 +12,7 @@ from vadpipe.methods import coherent_motion
 from vadpipe.methods.base import Fit
 from vadpipe.methods.coherent_motion import CoherentMotion, TrainParams
 from vadpipe.store import open_store
+from vadpipe.store.base import write_manifests
 from vadpipe.store.flow import FlowClip, write_clip
 
 HEIGHT, WIDTH, FPS = 96, 128, 10.0
@@ -44,6 +45,7 @@ def method(**changes):
 def fitted(folder, *flows, scale=1):
     for index, flow in enumerate(flows):
         write(folder / "train" / f"{index}.parquet", flow, scale=scale)
+    write_manifests(folder)
     made = method()
     made.fit(open_store(folder, "flow"), Fit(0, folder))
     return made

@@ -14,7 +14,7 @@ import vadpipe.methods
 from stages import ingest, score, train
 from tests.conftest import REPO, run_stage, tiny_params, write_params
 from vadpipe.evaluation import frame
-from vadpipe.store import images, open_clips
+from vadpipe.store import images, open_clips, open_store
 from vadpipe.store.scores import read_scores
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (REPO / "CONTRIBUTING.md").read_text(), re.DOTALL)
@@ -47,7 +47,9 @@ def test_the_reader_and_the_method(code: Path) -> None:
     ingest.main("tiny")
     clips = {clip.name: clip for clip in open_clips(Path("data/clips/tiny"))}
     assert sorted(clips) == ["a1", "b1", "b3"]
-    assert clips["b1"].labels() is None
+    known = {clip.name: clip for clip in open_store(Path("data/labels/tiny"), "labels").all_clips()}
+    assert known["b1"].labels() is None
+    assert known["a1"].labels().tolist() == [0] * 40
     train.main("mine")
     score.main("mine")
     table = read_scores(Path("data/scores/mine")).frames

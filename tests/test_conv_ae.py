@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import REPO, pool_image
+from tests.conftest import REPO, pool_image, store_file, write_clips
 from vadpipe.errors import UserError
 from vadpipe.methods import conv_ae
 from vadpipe.methods.base import Fit
 from vadpipe.methods.conv_ae import Autoencoder, Batches, CollapsedError, ConvAe, ScoreParams, TrainParams
 from vadpipe.params import load
 from vadpipe.store import PreparedClip, Store, images, open_store
-from vadpipe.store.clips import write_clip as write_raw
+from vadpipe.store.base import write_manifests
 from vadpipe.store.frames import Frame
 from vadpipe.store.prepared import POOLS, Prepared, write_clip
 from vadpipe.training.augment import Sample
@@ -36,26 +36,28 @@ def score_params(**changes: Any) -> ScoreParams:
 def make_store(folder: Path, filled: bool = False, region: slice = slice(8, 30), size: int = HEIGHT) -> Store[Any]:
     """8 training and 4 test images; the first test image has a red square in the pool, the second one outside."""
     raw, out = folder / "raw", folder / "pools"
+    frames: dict[str, list[Frame]] = {"train/swimmers": [], "test/swimmers": []}
     for split, count in (("train", 8), ("test", 4)):
-        for path in (raw / split, out / split):
-            path.mkdir(parents=True)
-        frames = []
         for index in range(count):
             image = pool_image(index + 20 * (split == "test"), size, WIDTH)[..., ::-1].copy()
             if split == "test" and index < 2:
                 top = 16 if index == 0 else 0
                 image[top : top + 7, 20:30] = (220, 30, 20)
-            frames.append(Frame(f"{split}{index}", image))
-        path = raw / split / "swimmers.parquet"
-        write_raw(path, frames, None, dataset="d", reader="pool", fps=None, ordered=False, source="x")
-        (clip,) = (clip for clip in open_store(raw).all_clips if clip.split == split)
+            frames[f"{split}/swimmers"].append(Frame(f"{split}{index}", image))
+    write_clips(raw, folder / "labels", frames, reader="pool", fps=None, ordered=False)
+    for clip in open_store(raw).all_clips():
         pool = np.zeros((size, WIDTH), bool)
         pool[region] = True
         made_up = np.zeros((size, WIDTH), bool)
         made_up[10:20, :10] = True
         encoded = [data for group in clip.encoded() for data in group]
-        rows = [Prepared(f"{split}{i}", data, made_up if filled else None, pool, 1.0) for i, data in enumerate(encoded)]
-        write_clip(out / split / "swimmers.parquet", POOLS, clip, rows)
+        names = clip.column("name")
+        rows = [
+            Prepared(name, data, made_up if filled else None, pool, 1.0)
+            for name, data in zip(names, encoded, strict=True)
+        ]
+        write_clip(store_file(out, f"{clip.split}/swimmers"), POOLS, clip, rows)
+    write_manifests(out)
     return open_store(out, "pools")
 
 

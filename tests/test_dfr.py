@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.conftest import write_features
 from vadpipe.errors import UserError
 from vadpipe.methods.base import DeviceParams, Fit
 from vadpipe.methods.dfr import Dfr, TrainParams, code_width
 from vadpipe.store import open_store
-from vadpipe.store.features import FeatureWriter
 
 GRID, DIM = (4, 5), 12
 
@@ -34,16 +34,12 @@ def table(path: Path, region: np.ndarray | None = None) -> Path:
 
     test = frames(3)
     test[1, 7] += 4 * rng.normal(size=DIM).astype(np.float32)
-    writer = FeatureWriter(path, GRID[0] * GRID[1] * DIM, grid=list(GRID), dataset="d", ordered=False)
-    for split, cells in (("train", frames(30)), ("test", test)):
-        shares = None if region is None else [np.tile(region, (len(cells), 1)).astype(np.float32)]
-        writer.write(split, "a", [cells.reshape(len(cells), -1)], shares)
-    writer.close()
-    return path
+    clips = {"train/a": frames(30).reshape(30, -1), "test/a": test.reshape(3, -1)}
+    return write_features(path, clips, region, grid=list(GRID), ordered=False)
 
 
 def test_it_finds_the_cell_that_leaves_what_it_learned(tmp_path: Path) -> None:
-    store = open_store(table(tmp_path / "f.parquet"), "features")
+    store = open_store(table(tmp_path / "f"), "features")
     method = Dfr(params(), DeviceParams(device="cpu"))
     method.fit(store, Fit(0, tmp_path / "state"))
     assert method.record["code"] == 3
@@ -63,13 +59,13 @@ def test_it_finds_the_cell_that_leaves_what_it_learned(tmp_path: Path) -> None:
 def test_cells_outside_the_region_are_neither_learned_nor_scored(tmp_path: Path) -> None:
     region = np.ones(20)
     region[[3, 7]] = 0.0, 0.4
-    store = open_store(table(tmp_path / "f.parquet", region), "features")
+    store = open_store(table(tmp_path / "f", region), "features")
     method = Dfr(params(epochs=2), DeviceParams(device="cpu"))
     method.fit(store, Fit(0, tmp_path / "state"))
     (scores,) = method.score(store.clips("test")[0])
     assert (np.isnan(scores.maps["error"].reshape(3, 20)) == (region <= 0.5)).all()
     assert np.isfinite(scores.components["error"]).all()
-    nothing = open_store(table(tmp_path / "g.parquet", np.zeros(20)), "features")
+    nothing = open_store(table(tmp_path / "g", np.zeros(20)), "features")
     with pytest.raises(UserError, match="no two cells inside the region"):
         method.fit(nothing, Fit(0, tmp_path / "state"))
 

@@ -135,7 +135,7 @@ def test_metrics_and_plots_are_compared_with_head(repository: Path) -> None:
 
 
 def test_a_run_is_added_on_the_command_line(repository: Path) -> None:
-    run = "{dataset: tiny, method: knn, uses: data/features/tiny_lite0.parquet, train: {}, score: {k: 1}, evaluate: {}}"
+    run = "{dataset: tiny, method: knn, uses: data/features/tiny_lite0, train: {}, score: {k: 1}, evaluate: {}}"
     output = call(repository, "dvc", "exp", "run", "-S", f"+runs.mine={run}")
     assert {"train@mine", "score@mine", "evaluate@mine", "summarize"} <= ran(output)
     assert not {stage for stage in ran(output) if stage.startswith(("ingest", "flow", "features"))}

@@ -22,14 +22,16 @@ from sklearn.metrics import auc, average_precision_score, roc_auc_score
 
 from stages.evaluate import main as evaluate_stage
 from tests.conftest import REPO, write_params
+from tests.conftest import write_clips as write_stores
 from vadpipe.errors import UserError
 from vadpipe.evaluation import frame, intervals, postprocess
 from vadpipe.evaluation.run import timeline
 from vadpipe.evaluation.scored import align
 from vadpipe.pictures.top_frames import choose
-from vadpipe.store import open_clips
-from vadpipe.store.clips import Frame, write_clip
+from vadpipe.store import open_store
+from vadpipe.store.frames import Frame
 from vadpipe.store.scores import Scores, ScoreWriter, read_scores
+from vadpipe.store.seal import seal
 
 # UCSD Ped2: frames of the test clips, and the abnormal run of each, from 1, both ends included.
 PED2_LENGTHS = (180, 180, 150, 180, 150, 180, 180, 180, 120, 150, 180, 180)
@@ -252,17 +254,17 @@ def test_bootstrap_skips_and_counts_resamples_of_one_class() -> None:
 
 # --- stage `evaluate` ------------------------------------------------------------------------------------------
 
+LABELS = Path("data/labels/tiny")
 CLIPS = {"c1": (45, (20, 39)), "c2": (30, (0, 29)), "c3": (38, None)}
 
 
 def write_clips(clips: dict[str, tuple[int, Any]] = CLIPS, labelled: bool = True, **info: Any) -> None:
-    """Write data/clips/tiny; a clip is its length and its first and last abnormal frame."""
-    folder = Path("data/clips/tiny/test")
-    folder.mkdir(parents=True)
+    """Write data/clips/tiny and data/labels/tiny; a clip is its length and its first and last abnormal frame."""
     rng = np.random.default_rng(0)
+    frames = {"train/c0": [Frame("c0/0", np.zeros((24, 36, 3), np.uint8), label=0)]}
     for name, (length, interval) in clips.items():
         first, last = interval or (length, length)
-        frames = [
+        frames[f"test/{name}"] = [
             Frame(
                 name=f"{name}/{i}",
                 image=rng.integers(0, 255, (24, 36, 3)).astype(np.uint8),
@@ -270,7 +272,7 @@ def write_clips(clips: dict[str, tuple[int, Any]] = CLIPS, labelled: bool = True
             )
             for i in range(length)
         ]
-        write_clip(folder / f"{name}.parquet", frames, None, **{"fps": 10.0, "ordered": True, **info})
+    write_stores(Path("data/clips/tiny"), LABELS, frames, **info)
 
 
 def write_scores(
@@ -289,6 +291,7 @@ def write_scores(
             heat = {"error": np.random.default_rng(seed).random((length, 6, 9)).astype(np.float16)} if maps else {}
             writer.write(seed, name, length, [Scores({"error": values, "flat": values * 0}, heat)])
     writer.close()
+    seal(folder)
 
 
 @pytest.fixture
@@ -453,7 +456,7 @@ def test_scores_that_do_not_fit_the_clips(here: Path, scored: dict[str, Any], pr
 def test_a_frame_that_is_scored_twice(here: Path) -> None:
     write_clips()
     write_scores()
-    clips = [clip for clip in open_clips(Path("data/clips/tiny")) if clip.split == "test"]
+    clips = open_store(LABELS, "labels").clips("test")
     table = read_scores(Path("data/scores/tiny_run"))
     frames = table.frames.copy()
     frames.loc[50, "frame"] = 4
@@ -464,7 +467,7 @@ def test_a_frame_that_is_scored_twice(here: Path) -> None:
 def test_the_order_of_rows_does_not_matter(here: Path) -> None:
     write_clips()
     write_scores(seeds=(3, 1))
-    clips = [clip for clip in open_clips(Path("data/clips/tiny")) if clip.split == "test"]
+    clips = open_store(LABELS, "labels").clips("test")
     table = read_scores(Path("data/scores/tiny_run"))
     shuffled = align("tiny_run", replace(table, frames=table.frames.sample(frac=1, random_state=0)), clips[::-1])
     straight = align("tiny_run", table, clips)

@@ -9,11 +9,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from tests.conftest import write_features
 from vadpipe.errors import UserError
 from vadpipe.methods.base import Fit
 from vadpipe.methods.feature_lstm import FeatureLstm, ScoreParams, TrainParams, Windows, distance
 from vadpipe.store import Store, open_store
-from vadpipe.store.features import FeatureClip, FeatureWriter
+from vadpipe.store.features import FeatureClip
 from vadpipe.training import loop
 
 TRAIN = {
@@ -42,27 +43,20 @@ def wave(length: int, phase: float = 0.0) -> np.ndarray:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store[FeatureClip]:
-    writer = FeatureWriter(tmp_path / "waves.parquet", 6, ordered=True)
-    for index, length in enumerate((70, 40, 5, 1)):  # one shorter than the window, one without a step
-        writer.write("train", f"a{index}", [wave(length, index)])
+    lengths = (70, 40, 5, 1)  # one shorter than the window, one without a step
     broken = wave(2 * BREAK)  # three row groups: the state is carried over their borders
     broken[BREAK:] = wave(BREAK, phase=3.0)
-    writer.write("test", "b0", [broken])
-    writer.write("test", "b1", [wave(1)])
-    writer.close()
-    return open_store(tmp_path / "waves.parquet", "features")
+    train = {f"train/a{index}": wave(length, index) for index, length in enumerate(lengths)}
+    return open_store(write_features(tmp_path / "waves", {**train, "test/b0": broken, "test/b1": wave(1)}), "features")
 
 
 @pytest.fixture
 def grid_store(tmp_path: Path) -> Store[FeatureClip]:
     """Six cells a frame that all turn steadily; in the test clip, the fifth one breaks."""
-    writer = FeatureWriter(tmp_path / "grid.parquet", 36, ordered=True, grid=GRID)
-    writer.write("train", "a", [np.hstack([wave(60, cell) for cell in range(6)])])
-    cells = [wave(60, cell) for cell in range(6)]
-    cells[4][30:] = wave(30, phase=7.0)
-    writer.write("test", "b", [np.hstack(cells)])
-    writer.close()
-    return open_store(tmp_path / "grid.parquet", "features")
+    train, test = ([wave(60, cell) for cell in range(6)] for _ in range(2))
+    test[4][30:] = wave(30, phase=7.0)
+    clips = {"train/a": np.hstack(train), "test/b": np.hstack(test)}
+    return open_store(write_features(tmp_path / "grid", clips, grid=GRID), "features")
 
 
 def fitted(store: Store[FeatureClip], folder: Path, seed: int = 0, score: str = "l2", **changes: object) -> FeatureLstm:
@@ -211,11 +205,9 @@ def test_a_diverging_training_is_a_user_error(store: Store[FeatureClip], tmp_pat
 
 
 def test_training_clips_without_a_step_are_a_user_error(tmp_path: Path) -> None:
-    writer = FeatureWriter(tmp_path / "stills.parquet", 6, ordered=True)
-    writer.write("train", "a", [wave(1)])
-    writer.close()
+    stills = write_features(tmp_path / "stills", {"train/a": wave(1)})
     with pytest.raises(UserError, match="two frames"):
-        fitted(open_store(tmp_path / "stills.parquet"), tmp_path)
+        fitted(open_store(stills), tmp_path)
 
 
 @pytest.mark.parametrize("seeds", [[], [1, 1], [-1]])

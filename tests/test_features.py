@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import save_file
 
 from stages import features, ingest
-from tests.conftest import REPO, tiny_params, write_params
+from tests.conftest import REPO, tiny_params, write_features, write_params
 from vadpipe import params, store
 from vadpipe.errors import UserError
 from vadpipe.features.backbones import Backbone
-from vadpipe.store.features import FeatureWriter
+from vadpipe.store.base import write_manifests
 
-OUT = Path("data/features/tiny_net.parquet")
+OUT = Path("data/features/tiny_net")
 RESNET = REPO.parent / "shared" / "weights" / "resnet18.tv_in1k.layers1-3.safetensors"
 
 
@@ -29,7 +29,7 @@ def feature_set(**changes: Any) -> params.FeatureSet:
 
 
 def clip(name: str) -> Any:
-    return next(clip for clip in store.open_store(OUT, "features").all_clips if clip.name == name)
+    return next(clip for clip in store.open_store(OUT, "features").all_clips() if clip.name == name)
 
 
 def frames(height: int = 32, width: int = 32) -> torch.Tensor:
@@ -197,28 +197,26 @@ def test_no_weights_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nan_is_refused_when_written_and_when_read(tmp_path: Path) -> None:
-    path = tmp_path / "f.parquet"
-    writer = FeatureWriter(path, 3, dataset="d")
     vectors = np.zeros((300, 3), np.float32)
     vectors[270, 1] = np.nan
     with pytest.raises(UserError, match="features of train/c hold NaN or infinity from frame 270"):
-        writer.write("train", "c", [vectors])
-    writer.close()
+        write_features(tmp_path / "refused", {"train/c": vectors})
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    path = write_features(tmp_path / "f", {"train/c": np.zeros((300, 3), np.float32)})
+    file = path / "train" / "c.parquet"
     rows = pa.table(
         {
-            "split": ["train"] * 300,
-            "clip": ["c"] * 300,
             "frame": pa.array(range(300), pa.int32()),
             "vector": pa.FixedSizeListArray.from_arrays(vectors.ravel(), 3),
             "region": pa.nulls(300, pa.list_(pa.float32())),
         },
-        schema=writer.schema,
+        schema=pq.read_schema(file),
     )
-    pq.write_table(rows, path, row_group_size=256)
-    with pytest.raises(UserError, match=r"f\.parquet: clip train/c, frame 270"):
+    pq.write_table(rows, file, row_group_size=256)
+    write_manifests(path)
+    with pytest.raises(UserError, match=r"train/c\.parquet: frame 270 holds NaN"):
         store.open_store(path).clips("train")[0].vectors()
 
 
@@ -233,4 +231,4 @@ def test_precision(tiny: Path, precision: str) -> None:
     assert vectors.dtype == np.float32
     rounded = torch.from_numpy(vectors).bfloat16().float().numpy()
     assert bool((vectors == rounded).all()) == (precision == "bf16")
-    assert os.listdir(OUT.parent) == ["tiny_net.parquet"]
+    assert os.listdir(OUT.parent) == ["tiny_net"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stages import flow, ingest
-from tests.conftest import HEIGHT, WIDTH, tiny_params, write_params
+from tests.conftest import HEIGHT, WIDTH, store_file, tiny_params, write_clips, write_params
 from vadpipe import params
 from vadpipe.errors import UserError
 from vadpipe.methods import base
@@ -22,12 +22,13 @@ from vadpipe.pictures.flow import colour_wheel
 from vadpipe.prepare.flow import flows
 from vadpipe.store import images, open_clips, open_store
 from vadpipe.store.flow import FlowClip, write_clip
+from vadpipe.store.frames import Frame
 
 OUT = Path("data/flow/tiny")
 
 
 def clips(name: str) -> FlowClip:
-    return next(clip for clip in open_store(OUT, "flow").all_clips if clip.name == name)
+    return next(clip for clip in open_store(OUT, "flow").all_clips() if clip.name == name)
 
 
 def moving_texture(path: Path, count: int, step: tuple[int, int]) -> None:
@@ -108,8 +109,7 @@ def synthetic_flow(folder: Path, speeds: list[float], grid: tuple[int, int] = (2
         field = np.zeros((*grid, 2), np.float16)
         field[4:12, 4:12, 0] = speed
         fields.append(None if index == 0 else field)
-    path = folder / "test" / "c.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = store_file(folder, "test/c")
     write_clip(
         path,
         [fields[:32], fields[32:]] if len(fields) > 32 else [fields],
@@ -157,13 +157,10 @@ def test_frame_difference_and_brightness_by_hand(tiny: Path) -> None:
 
 def test_loose_images_are_refused_by_temporal_methods(tiny: Path) -> None:
     from stages import train
-    from vadpipe.store import clips as store
 
-    for split in ("train", "test"):
-        path = Path("data/clips/tiny") / split / "x.parquet"
-        path.parent.mkdir(parents=True)
-        frame = store.Frame("f", np.zeros((HEIGHT, WIDTH), np.uint8), label=0)
-        store.write_clip(path, [frame] * 2, None, dataset="tiny", fps=1.0, ordered=False)
+    frames = [Frame("f", np.zeros((HEIGHT, WIDTH), np.uint8), label=0)] * 2
+    stores = Path("data/clips/tiny"), Path("data/labels/tiny")
+    write_clips(*stores, {"train/x": frames, "test/x": frames}, ordered=False)
     with pytest.raises(UserError, match="needs frames in time"):
         train.main("tiny_frame_difference")
     with pytest.raises(UserError, match="no motion"):

@@ -20,8 +20,8 @@ import pytest
 from vadpipe.errors import UserError
 from vadpipe.files import read_bytes
 from vadpipe.store import images
-from vadpipe.store.clips import Frame, _encode
 from vadpipe.store.counts import range16, scale16
+from vadpipe.store.frames import Frame, Storing, check, encode
 from vadpipe.store.image_files import header_size, read_image
 from vadpipe.store.mask_files import mask_of, open_npy_masks, read_mask
 
@@ -219,10 +219,10 @@ def test_a_turned_jpeg_is_stored_as_it_is_shown_without_loss(tmp_path: Path, ori
     upright = read_image(saved(COLOUR, "JPEG", quality=90)).pixels
     file = tmp_path / "photo.jpg"
     file.write_bytes(saved(COLOUR, "JPEG", quality=90, exif=exif(orientation)))
-    row = _encode(Frame("photo", file), None)
-    assert (images.decode(row["image"]) == SHOWN[orientation](upright)).all()
-    assert row["size"] == header_size(file)
-    assert (row["image"] == file.read_bytes()) == (orientation == 1)
+    stored = encode(check(Frame("photo", file), Storing(None)), None)
+    assert (images.decode(stored.row["image"]) == SHOWN[orientation](upright)).all()
+    assert stored.size == header_size(file)
+    assert (stored.row["image"] == file.read_bytes()) == (orientation == 1)
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 300])
@@ -545,12 +545,12 @@ def test_frames_of_16_bit_are_stored_by_their_range(tmp_path: Path) -> None:
     file = tmp_path / "thermal.png"
     file.write_bytes(deep_png(COUNTS[..., None], 0))
     for image in (file, COUNTS):
-        row = _encode(Frame("f", image), None, (7000, 13000))
+        stored = encode(check(Frame("f", image), Storing(None, counts=(7000, 13000))), None)
         expected = np.clip(np.rint(127.5 + (COUNTS - 10000.0) * 127 / 6000), 0, 255)
-        assert (images.decode_grey(row["image"]) == expected).all()
-        assert row["size"] == (HEIGHT, WIDTH, 1)
-    with pytest.raises(ValueError, match="f has 16 bit, but no range"):
-        _encode(Frame("f", file), None)
+        assert (images.decode_grey(stored.row["image"]) == expected).all()
+        assert stored.size == (HEIGHT, WIDTH, 1)
+    with pytest.raises(UserError, match="f has 16 bit, but the training clips begin with frames of 8"):
+        check(Frame("f", file), Storing(None))
 
 
 # Masks. The object of ten by twelve pixels in a frame of 48 by 64.
@@ -776,13 +776,15 @@ def test_what_was_done_stands_beside_the_row(tmp_path: Path) -> None:
     picture, mask = tmp_path / "picture.png", tmp_path / "mask.png"
     picture.write_bytes(turned("png, EXIF before", 3))
     mask.write_bytes(saved(np.dstack([GREY * 0, np.where(X > 9, 255, 0).astype(np.uint8)]), "PNG"))
-    row = _encode(Frame("f", picture, mask, label=1), None)
-    assert row["notes"] == {"turned by EXIF orientation 3", "mask: taken from the alpha channel"}
-    assert (images.decode_grey(row["mask"]) == np.where(X > 9, 255, 0)).all()
-    row = _encode(Frame("f", COLOUR, (X > 3), label=1), None)
-    assert row["notes"] == frozenset()
-    assert (images.decode_grey(row["mask"]) == np.where(X > 3, 255, 0)).all()
+    found = check(Frame("f", picture, mask, label=1), Storing(None))
+    assert found.notes == {"turned by EXIF orientation 3", "mask: taken from the alpha channel"}
+    assert found.mask is not None
+    assert (found.mask == (X > 9)).all()
+    found = check(Frame("f", COLOUR, (X > 3), label=1), Storing(None))
+    assert found.notes == frozenset()
+    stored = encode(found, None).row["mask"]
+    assert (images.decode_grey(stored) == np.where(X > 3, 255, 0)).all()
     with pytest.raises(UserError, match=r"the mask of f: it holds numbers below zero"):
-        _encode(Frame("f", COLOUR, X - 3), None)
+        check(Frame("f", COLOUR, X - 3), Storing(None))
     with pytest.raises(UserError, match=r"mask\.png is 12x20 pixels .* but its frame f is 5x20"):
-        _encode(Frame("f", COLOUR[:5], mask), None)
+        check(Frame("f", COLOUR[:5], mask), Storing(None))

@@ -20,6 +20,7 @@ from tests.conftest import (
     HEIGHT,
     WIDTH,
     draw,
+    ingest_params,
     run_stage,
     tiny_params,
     ucsd_dataset,
@@ -30,15 +31,20 @@ from tests.conftest import (
 from vadpipe import params, paths
 from vadpipe.datasets import base
 from vadpipe.errors import UserError
-from vadpipe.store import atomic, images, open_clips
+from vadpipe.store import atomic, images, open_clips, open_store
 from vadpipe.store.sampling import Sampling
 
 RAW = Path("data/raw/tiny")
 OUT = Path("data/clips/tiny")
+LABELS = Path("data/labels/tiny")
 
 
-def by_name(path: Path = OUT) -> dict:
-    return {clip.name: clip for clip in open_clips(path)}
+def by_name() -> dict:
+    return {clip.name: clip for clip in open_clips(OUT)}
+
+
+def truths() -> dict:
+    return {clip.name: clip for clip in open_store(LABELS, "labels").all_clips()}
 
 
 def test_bytes_of_jpeg_and_png_are_taken_over(tiny: Path) -> None:
@@ -53,18 +59,20 @@ def test_bytes_of_jpeg_and_png_are_taken_over(tiny: Path) -> None:
 
 def test_video_frames_labels_masks_and_boxes(tiny: Path) -> None:
     ingest.main("tiny")
-    clips = by_name()
-    assert {name: clip.length for name, clip in clips.items()} == {"a1": 40, "a2": 36, "b1": 34, "b2": 33, "b3": 12}
-    labels = clips["b1"].labels()
+    clips, known = by_name(), truths()
+    lengths = {"a1": 40, "a2": 36, "b1": 34, "b2": 33, "b3": 12}
+    assert {name: clip.length for name, clip in clips.items()} == lengths
+    assert {name: clip.length for name, clip in known.items()} == lengths
+    labels = known["b1"].labels()
     assert labels.nonzero()[0].tolist() == list(range(10, 20))
-    assert clips["b2"].labels().nonzero()[0].tolist() == [*range(5), *range(6, 33)]
-    assert not clips["b3"].labels().any()
-    assert not clips["a1"].labels().any()
-    masks = [images.decode_grey(data) for data in clips["b1"].column("mask")]
+    assert known["b2"].labels().nonzero()[0].tolist() == [*range(5), *range(6, 33)]
+    assert not known["b3"].labels().any()
+    assert not known["a1"].labels().any()
+    masks = [images.decode_grey(data) for data in known["b1"].column("mask")]
     assert [bool(mask.any()) for mask in masks] == labels.astype(bool).tolist()
-    assert set(clips["b2"].column("mask")) == {None}
+    assert set(known["b2"].column("mask")) == {None}
     box = {"track": 0, "x_min": 4, "y_min": 8, "x_max": 12, "y_max": 16}
-    assert clips["b1"].column("boxes")[10:12] == [[box], []]
+    assert known["b1"].column("boxes")[10:12] == [[box], []]
     decoded = np.concatenate(list(clips["a2"].chunks()))
     assert decoded.shape == (36, HEIGHT, WIDTH, 3)
     # MJPG loses a little; the store (PNG) nothing more. RGB: the square is yellow.
@@ -72,6 +80,7 @@ def test_video_frames_labels_masks_and_boxes(tiny: Path) -> None:
     assert decoded[3, 12, 7].tolist() != draw(3)[12, 7].tolist()
     info = clips["a2"].info
     assert (info["kind"], info["height"], info["width"], info["channels"], info["fps"]) == ("clips", 24, 36, 3, 10.0)
+    assert known["a2"].info == {**info, "kind": "labels"}
 
 
 def test_row_groups_bound_memory(tiny: Path) -> None:
@@ -92,16 +101,16 @@ def test_ucsd_with_its_traps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     root = ucsd_dataset(tmp_path / "raw")
     from vadpipe.prepare.ingest import ingest as run
 
-    run("ped", params.Ingest(reader="ucsd", fps=10.0, quality=None), root, OUT)
-    clips = by_name()
+    run("ped", params.Ingest(**ingest_params(reader="ucsd")), root, OUT, LABELS)
+    clips, known = by_name(), truths()
     assert sorted(clips) == ["Test001", "Test002", "Test003", "Train001", "Train002"]
-    assert clips["Test001"].labels().tolist() == [0, 0, 1, 1, 1, 1]  # not the [1:1] of the .m~
-    assert clips["Test003"].labels().tolist() == [1, 1, 0, 1, 1, 1]
+    assert known["Test001"].labels().tolist() == [0, 0, 1, 1, 1, 1]  # not the [1:1] of the .m~
+    assert known["Test003"].labels().tolist() == [1, 1, 0, 1, 1, 1]
     for name in ("Test001", "Test002"):
-        masks = [images.decode_grey(data) for data in clips[name].column("mask")]
+        masks = [images.decode_grey(data) for data in known[name].column("mask")]
         assert [bool(mask.any()) for mask in masks] == [False, False, True, True, True, True]
         assert set(np.unique(masks)) == {0, 255}
-    assert set(clips["Test003"].column("mask")) == {None}
+    assert set(known["Test003"].column("mask")) == {None}
     frames = np.concatenate(list(clips["Train001"].chunks()))
     assert (frames[2] == draw(2)[..., ::-1]).all()  # TIFF to PNG: exact
 
@@ -298,8 +307,9 @@ def test_bad_input_is_named_and_nothing_is_written(tiny: Path, spoil) -> None:
     with pytest.raises(UserError) as error:
         ingest.main("tiny")
     assert BAD[spoil] in str(error.value)
-    assert not OUT.exists()
-    assert list(OUT.parent.glob("*")) == list(OUT.parent.glob(".*")) == []
+    for out in (OUT, LABELS):
+        assert not out.exists()
+        assert list(out.parent.glob("*")) == list(out.parent.glob(".*")) == []
 
 
 def test_a_mistake_ends_in_one_line_and_exit_code_2(tiny: Path) -> None:
@@ -364,7 +374,7 @@ def test_a_killed_ingest_leaves_nothing_and_runs_again(tiny: Path) -> None:
     code += "i.write_clip = lambda *a, **k: (time.sleep(0.3), w(*a, **k))[1]; "
     code += "from stages import ingest; ingest.main('tiny')"
     process = subprocess.Popen([sys.executable, "-c", code])
-    partial = OUT.with_name(".tiny.partial")
+    partial = OUT.with_name(f".tiny.{process.pid}.partial")
     deadline = time.monotonic() + 30
     while not list(partial.glob("train/*.parquet")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -372,9 +382,11 @@ def test_a_killed_ingest_leaves_nothing_and_runs_again(tiny: Path) -> None:
     process.wait()
     assert partial.exists()
     assert not OUT.exists()
+    assert not LABELS.exists()
     ingest.main("tiny")
-    assert not partial.exists()
-    assert len(by_name()) == 32
+    for out in (OUT, LABELS):
+        assert [path.name for path in out.parent.iterdir()] == ["tiny"]
+    assert len(by_name()) == len(truths()) == 32
 
 
 def limited(size: int) -> None:
@@ -395,8 +407,8 @@ def test_no_space_is_one_line(tiny: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert "cannot write data/clips/tiny" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not OUT.exists()
-    assert not OUT.with_name(".tiny.partial").exists()
+    for out in (OUT, LABELS):
+        assert list(out.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
@@ -432,7 +444,7 @@ def test_damaged_store_is_named(tiny: Path) -> None:
     ingest.main("tiny")
     file = OUT / "test" / "b1.parquet"
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(UserError, match=r"b1\.parquet is no whole Parquet"):
+    with pytest.raises(UserError, match=r"b1\.parquet is not what was written"):
         open_clips(OUT)
 
 
@@ -451,7 +463,7 @@ def test_without_labels(tiny: Path) -> None:
     (RAW / "labels.csv").unlink()
     (RAW / "masks/b1.npy").unlink()
     ingest.main("tiny")
-    assert by_name()["b1"].labels() is None
+    assert truths()["b1"].labels() is None
     assert json.dumps(by_name()["b1"].info)
 
 

@@ -10,12 +10,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from stages import features, flow, ingest, inpaint, pool_mask, score, train
+from tests.conftest import write_features
 from vadpipe import params
 from vadpipe.errors import UserError
 from vadpipe.methods import base, knn
 from vadpipe.methods.knn import Knn, ScoreParams
 from vadpipe.store import FeatureClip, open_store
-from vadpipe.store.features import FeatureWriter
 from vadpipe.store.scores import Scores, ScoreWriter, read_map, read_scores
 
 
@@ -34,8 +34,8 @@ def prepare(uses: str) -> None:
     """Run the stages that lead to a store."""
     store = Path(uses)
     if store.parent.name == "features":
-        prepare(params.load().features[store.stem].uses)
-        features.main(store.stem)
+        prepare(params.load().features[store.name].uses)
+        features.main(store.name)
         return
     stages = {"clips": [ingest], "flow": [ingest, flow], "pools": [ingest, inpaint, pool_mask]}
     for stage in stages[store.parent.name]:
@@ -95,19 +95,15 @@ def brute_force(gallery: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
 
 
 def feature_table(path: Path, train_vectors: np.ndarray, test_vectors: np.ndarray) -> None:
-    writer = FeatureWriter(path, train_vectors.shape[1], dataset="d", ordered=True)
-    writer.write("train", "a", [train_vectors[:50]])
-    writer.write("train", "b", [train_vectors[50:]])
-    writer.write("test", "c", [test_vectors[:7], test_vectors[7:]])
-    writer.close()
+    write_features(path, {"train/a": train_vectors[:50], "train/b": train_vectors[50:], "test/c": test_vectors})
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
 @pytest.mark.parametrize("search", ["faiss", "torch", "torch in steps"])
 def test_knn_equals_brute_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search: str, k: int) -> None:
     gallery, queries = gallery_and_queries()
-    feature_table(tmp_path / "f.parquet", gallery, queries)
-    store = open_store(tmp_path / "f.parquet")
+    feature_table(tmp_path / "f", gallery, queries)
+    store = open_store(tmp_path / "f")
     method = Knn(None, ScoreParams(k=k, device="cpu"))
     method.fit(store, base.Fit(0, tmp_path))
     if search != "faiss":
@@ -122,8 +118,8 @@ def test_knn_equals_brute_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
 def test_knn_of_a_training_vector_is_exactly_zero(tmp_path: Path) -> None:
     gallery, _ = gallery_and_queries()
-    feature_table(tmp_path / "f.parquet", gallery, gallery[:40])
-    store = open_store(tmp_path / "f.parquet")
+    feature_table(tmp_path / "f", gallery, gallery[:40])
+    store = open_store(tmp_path / "f")
     method = Knn(None, ScoreParams(k=1, device="cpu"))
     method.fit(store, base.Fit(0, tmp_path))
     method.save(tmp_path)
@@ -134,11 +130,7 @@ def test_knn_of_a_training_vector_is_exactly_zero(tmp_path: Path) -> None:
 
 def test_knn_of_a_grid_searches_each_cell_in_its_own_place(tmp_path: Path) -> None:
     gallery, queries = gallery_and_queries(dim=12)
-    writer = FeatureWriter(tmp_path / "f.parquet", 12, dataset="d", grid=[2, 1])
-    writer.write("train", "a", [gallery])
-    writer.write("test", "c", [queries])
-    writer.close()
-    store = open_store(tmp_path / "f.parquet")
+    store = open_store(write_features(tmp_path / "f", {"train/a": gallery, "test/c": queries}, grid=[2, 1]))
     method = Knn(None, ScoreParams(k=2, device="cpu"))
     method.fit(store, base.Fit(0, tmp_path))
     (scores,) = method.score(store.clips("test")[0])
@@ -151,8 +143,8 @@ def test_knn_of_a_grid_searches_each_cell_in_its_own_place(tmp_path: Path) -> No
 
 def test_k_larger_than_the_gallery(tmp_path: Path) -> None:
     gallery, queries = gallery_and_queries()
-    feature_table(tmp_path / "f.parquet", gallery, queries)
-    store = open_store(tmp_path / "f.parquet")
+    feature_table(tmp_path / "f", gallery, queries)
+    store = open_store(tmp_path / "f")
     method = Knn(None, ScoreParams(k=91, device="cpu"))
     method.fit(store, base.Fit(0, tmp_path))
     with pytest.raises(UserError, match="k = 91 is larger than the gallery of 90"):

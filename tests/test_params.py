@@ -42,7 +42,7 @@ BAD = {
         r"runs\.tiny_knn\.dataset: .*'tinny'; did you mean 'tiny'",
     ),
     "unknown method": (changed(runs__tiny_knn__method="knnn"), r"runs\.tiny_knn\.method: .*'knnn'; did you mean 'knn'"),
-    "dangling uses": (changed(runs__tiny_knn__uses="data/features/x.parquet"), r"runs\.tiny_knn\.uses"),
+    "dangling uses": (changed(runs__tiny_knn__uses="data/features/x"), r"runs\.tiny_knn\.uses"),
     "bad override": (
         changed(runs__tiny_knn__evaluate={"bootstrp": 3}),
         r"runs\.tiny_knn\.evaluate: unknown key 'bootstrp'",

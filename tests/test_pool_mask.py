@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stages import pool_mask as stage
-from tests.conftest import tiny_params, write_params
+from tests.conftest import tiny_params, write_clips, write_params
 from vadpipe.errors import UserError
 from vadpipe.params import Inpaint, PoolMask
 from vadpipe.prepare.inpaint import write_inpainted
@@ -20,7 +20,7 @@ from vadpipe.prepare.pool_mask.basins import basins
 from vadpipe.prepare.pool_mask.convex import best_region, filled, outline
 from vadpipe.prepare.pool_mask.masks import agreement, shrunk
 from vadpipe.store import images, open_store
-from vadpipe.store.clips import Frame, write_clip
+from vadpipe.store.frames import Frame
 from vadpipe.store.prepared import PreparedClip
 
 HEIGHT, WIDTH = 240, 400
@@ -209,16 +209,14 @@ def write_inputs(folder: Path) -> Path:
         ],
         "test/empty": [Frame("e0", pool(TINTS["turquoise"], CUT_OFF), boxes=[])],
     }
-    for name, frames in clips.items():
-        path = folder / "clips" / f"{name}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_clip(path, frames, 90, dataset="tiny", reader="pool", fps=None, ordered=False, source="")
-    write_inpainted(INPAINT, folder / "clips", folder / "inpainted")
+    stores = folder / "clips", folder / "labels"
+    write_clips(*stores, clips, 90, reader="pool", fps=None, ordered=False)
+    write_inpainted(INPAINT, *stores, folder / "inpainted")
     return folder / "inpainted"
 
 
 def opened(folder: Path) -> dict[str, PreparedClip]:
-    return {f"{clip.split}/{clip.name}": clip for clip in open_store(folder, "pools").all_clips}
+    return {f"{clip.split}/{clip.name}": clip for clip in open_store(folder, "pools").all_clips()}
 
 
 def test_round_trip_through_the_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,7 +225,7 @@ def test_round_trip_through_the_store(tmp_path: Path, capsys: pytest.CaptureFixt
     write_pools(DEFAULT, source, out)
     clips = opened(out)
     for name, clip in clips.items():
-        before = next(one for one in open_store(source).all_clips if f"{one.split}/{one.name}" == name)
+        before = next(one for one in open_store(source).all_clips() if f"{one.split}/{one.name}" == name)
         assert list(chain(*clip.encoded())) == list(chain(*before.encoded()))
         assert clip.column("name") == before.column("name")
         filled_areas = [np.concatenate(list(one.filled())) for one in (clip, before)]

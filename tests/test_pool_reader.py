@@ -16,7 +16,7 @@ from tests.conftest import pool_image, run_stage, tiny_params, voc, write_params
 from vadpipe.datasets import pool
 from vadpipe.datasets.voc import read_annotation
 from vadpipe.errors import UserError
-from vadpipe.store import images, open_clips
+from vadpipe.store import images, open_clips, open_store
 from vadpipe.store.sampling import Sampling
 
 RAW = Path("data/raw/tinypool")
@@ -29,6 +29,11 @@ def by_split() -> dict:
     return {(clip.split, clip.name): clip for clip in open_clips(Path("data/clips/tinypool"))}
 
 
+def truths() -> dict:
+    store = open_store(Path("data/labels/tinypool"), "labels")
+    return {(clip.split, clip.name): clip for clip in store.all_clips()}
+
+
 def test_splits_labels_and_boxes(tiny: Path) -> None:
     ingest.main("tinypool")
     clips = by_split()
@@ -38,13 +43,15 @@ def test_splits_labels_and_boxes(tiny: Path) -> None:
         ("test", "swimmers"): 4,
         ("test", "empty"): 2,
     }
-    assert clips["test", "swimmers"].labels().all()
-    assert not clips["test", "empty"].labels().any()
+    known = truths()
+    assert {key: clip.length for key, clip in known.items()} == {key: clip.length for key, clip in clips.items()}
+    assert known["test", "swimmers"].labels().all()
+    assert not known["test", "empty"].labels().any()
     # Pixels of Pascal VOC count from 1 and both ends are inside the box; ours from 0, the far end is outside.
-    assert clips["train", "swimmers"].column("boxes")[1] == [
+    assert known["train", "swimmers"].column("boxes")[1] == [
         {"track": 0, "x_min": 11, "y_min": 13, "x_max": 31, "y_max": 22}
     ]
-    assert clips["train", "empty"].column("boxes") == [[], [], []]
+    assert known["train", "empty"].column("boxes") == [[], [], []]
     assert clips["train", "swimmers"].column("name")[2] == str(IMAGE)
     assert not any(clip.info["ordered"] for clip in clips.values())
     stored = [data for group in clips["train", "swimmers"].encoded() for data in group]
@@ -281,7 +288,7 @@ def test_a_name_that_is_nearly_right(tiny: Path) -> None:
 def test_an_image_without_annotation_can_be_scored_but_not_inpainted(tiny: Path) -> None:
     (RAW / "test/annotations/test_01.xml").unlink()
     ingest.main("tinypool")
-    clip = by_split()["test", "swimmers"]
+    clip = truths()["test", "swimmers"]
     assert clip.column("label") == [1, None, 1, 1]
     assert clip.column("boxes")[1] is None
     inpaint.main("tinypool")
@@ -326,6 +333,7 @@ def test_wrong_data_are_refused(tiny: Path, wrong: str) -> None:
     with pytest.raises(UserError, match=message):
         ingest.main("tinypool")
     assert not Path("data/clips/tinypool").exists()
+    assert not Path("data/labels/tinypool").exists()
 
 
 def test_an_error_is_one_line_with_exit_code_2(tiny: Path) -> None:
@@ -346,14 +354,13 @@ def test_video_needs_frames_a_second(tiny: Path) -> None:
 
 def test_features_tell_what_share_of_a_cell_matters(tiny: Path) -> None:
     from stages import pool_mask
-    from vadpipe.store import open_store
     from vadpipe.store.prepared import PreparedClip
 
     for stage in (ingest, inpaint, pool_mask):
         stage.main("tinypool")
     features.main("tinypool_cells")
     prepared = {(clip.split, clip.name): clip for clip in open_clips(Path("data/pools/tinypool"))}
-    for clip in open_store(Path("data/features/tinypool_cells.parquet"), "features").all_clips:
+    for clip in open_store(Path("data/features/tinypool_cells"), "features").all_clips():
         source = prepared[clip.split, clip.name]
         assert isinstance(source, PreparedClip)
         matters = np.concatenate(list(source.regions())) & ~np.concatenate(list(source.filled()))
@@ -362,5 +369,5 @@ def test_features_tell_what_share_of_a_cell_matters(tiny: Path) -> None:
     # A store without regions: every cell matters.
     ingest.main("tiny")
     features.main("tiny_net")
-    clip = open_store(Path("data/features/tiny_net.parquet")).all_clips[0]
+    clip = open_store(Path("data/features/tiny_net")).all_clips()[0]
     assert (np.concatenate(list(clip.regions())) == 1).all()

@@ -16,15 +16,18 @@ from ruamel.yaml import YAML
 
 from stages.evaluate import main as evaluate_stage
 from tests.conftest import REPO, write_params
+from tests.conftest import write_clips as write_stores
 from vadpipe.errors import UserError
 from vadpipe.evaluation.pixels import pixel_metrics
-from vadpipe.evaluation.truth import ClipTruth
+from vadpipe.evaluation.truth import clip_truths
 from vadpipe.pictures.strips import Strip, draw_strips
-from vadpipe.store import open_clips
-from vadpipe.store.clips import Frame, write_clip
+from vadpipe.store import open_store
+from vadpipe.store.frames import Frame
 from vadpipe.store.scores import Scores, ScoreWriter
+from vadpipe.store.seal import seal
 
 HEIGHT, WIDTH, CELL = 60, 80, 2  # of frames, and of a cell of the maps, pixels
+STORES = Path("data/clips/tiny"), Path("data/labels/tiny")
 Truth = list[tuple[int, int, int, int]]
 
 
@@ -61,15 +64,14 @@ SET = {"swimmers": truths(0, 8, 2), "empty": truths(1, 4, 0)}
 
 
 def write_clips(form: str = "boxes", ordered: bool = False) -> None:
-    """Write data/clips/tiny with the truth as boxes, as masks, as both, or none."""
-    folder = Path("data/clips/tiny/test")
-    folder.mkdir(parents=True)
+    """Write data/clips/tiny and data/labels/tiny with the truth as boxes, as masks, as both, or none."""
     rng = np.random.default_rng(0)
+    frames: dict[str, list[Frame]] = {}
     for clip, images in SET.items():
-        frames = []
+        of_clip = frames.setdefault(f"test/{clip}", [])
         for index, boxes in enumerate(images):
             sides = [dict(zip(("x_min", "y_min", "x_max", "y_max"), box, strict=True), track=0) for box in boxes]
-            frames.append(
+            of_clip.append(
                 Frame(
                     name=f"raw/{clip}/{clip}_{index}.jpg",
                     image=rng.integers(0, 255, (HEIGHT, WIDTH, 3)).astype(np.uint8),
@@ -78,17 +80,15 @@ def write_clips(form: str = "boxes", ordered: bool = False) -> None:
                     boxes=sides if form in {"boxes", "both"} else None,
                 )
             )
-        write_clip(folder / f"{clip}.parquet", frames, None, fps=10.0, ordered=ordered)
+    write_stores(*STORES, frames, ordered=ordered)
     write_training_clip([0] * 10)
 
 
 def write_training_clip(labels: list[int | None]) -> None:
-    """Write the training clip of data/clips/tiny; what is labelled 1 was annotated, and then inpainted."""
-    folder = Path("data/clips/tiny/train")
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the training clip of both stores; what is labelled 1 was annotated, and then inpainted."""
     grey = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
     frames = [Frame(f"raw/train_{index}.jpg", grey, label=label) for index, label in enumerate(labels)]
-    write_clip(folder / "train.parquet", frames, None, fps=10.0, ordered=False)
+    write_stores(*STORES, {"train/train": frames}, ordered=False)
 
 
 def write_scores(
@@ -113,6 +113,7 @@ def write_scores(
             normal = maps(100 + seed, objects, 8.0)
             writer.write_training(seed, "train", 10, [Scores({"error": normal.max((1, 2))}, {"error": normal})])
     writer.close()
+    seal(folder)
 
 
 @pytest.fixture
@@ -246,9 +247,6 @@ def test_masks_and_boxes_are_one_truth(here: Path) -> None:
     for form in ("boxes", "masks", "both"):
         write_clips(form)
         found[form] = evaluated()
-        for path in Path("data/clips/tiny/test").iterdir():
-            path.unlink()
-        Path("data/clips/tiny/test").rmdir()
     assert found["boxes"]["pixels"] == found["masks"]["pixels"] == found["both"]["pixels"]
     assert found["boxes"]["boxes"] == found["both"]["boxes"]
     assert found["masks"]["boxes"] == found["both"]["boxes"]
@@ -262,6 +260,7 @@ def test_without_truth_or_maps_there_is_nothing(here: Path, form: str, with_maps
     if not with_maps:
         for path in Path("data/scores/tiny_run/maps").rglob("*.npy"):
             path.unlink()
+        seal(Path("data/scores/tiny_run"))
     found = evaluated()
     assert found["pixels"] is None
     assert found["boxes"] is None
@@ -277,8 +276,6 @@ def test_maps_of_training_clips_must_be_there(here: Path) -> None:
 
 
 def test_frames_of_unknown_truth_are_left_out(here: Path) -> None:
-    folder = Path("data/clips/tiny/test")
-    folder.mkdir(parents=True)
     image, box = np.zeros((8, 9, 3), np.uint8), {"track": 0, "x_min": 1, "y_min": 2, "x_max": 4, "y_max": 20}
     mask = np.eye(9, dtype=np.uint8)[:8]
     known = [Frame("a", image, label=0), Frame("b", image, boxes=[box]), Frame("c", image, mask=mask)]
@@ -288,8 +285,9 @@ def test_frames_of_unknown_truth_are_left_out(here: Path) -> None:
         Frame("f", image, boxes=[]),
         Frame("g", image, label=1, boxes=[]),
     ]
-    write_clip(folder / "x.parquet", known + unknown, None, fps=1.0, ordered=False)
-    truth = ClipTruth(open_clips(Path("data/clips/tiny"))[0])
+    write_stores(*STORES, {"test/x": known + unknown, "train/y": known}, ordered=False)
+    clips, labels = (open_store(folder).clips("test") for folder in STORES)
+    (truth,) = clip_truths(labels, clips)
     assert truth.known.tolist() == [True] * 3 + [False] * 4
     assert not truth.mask(0).any()
     assert truth.mask(1).sum() == 3 * 6  # what of a box lies outside the frame is cut off

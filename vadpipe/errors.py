@@ -36,11 +36,16 @@ _CANNOT_READ = {
     errno.ELOOP: "its links lead in a circle; mend or remove them",
     errno.EIO: "the disk reports an error; check it, and replace the file",
     errno.EMFILE: "too many files are open; raise the limit (`ulimit -n`)",
+    errno.ENAMETOOLONG: "its name is too long for this file system; shorten it",
 }
 # Libraries wrap the error of the system in an error of their own, and the number stands in its text only.
 _WRAPPED = re.compile(r"\b(?:os error|errno:?) (\d+)|\[[Ee]rrno (\d+)\]")
 # NumPy writes less than it was asked to and says so without a number: the disk is full or a limit is reached.
 _SHORT_WRITE = re.compile(r"requested and \d+ written|PytorchStreamWriter failed|unexpected pos \d+ vs \d+")
+
+
+# What NumPy, PyTorch, OpenCV, Arrow and the system say.
+_NO_MEMORY = re.compile(r"out of memory|(can't|cannot|unable to) allocate|insufficient memory", re.IGNORECASE)
 
 
 class UserError(Exception):
@@ -74,10 +79,10 @@ def _elsewhere(error: BaseException, path: Path) -> bool:
     """Say whether an error is of a file that is not written: neither `path` nor anything beside or below it."""
     if _of_space(error):
         return False
-    named = getattr(error, "filename", None)
-    if not isinstance(named, str | os.PathLike):
+    named = _named(error)
+    if named is None:
         return False
-    folder, file = path.parent.absolute(), Path(os.fsdecode(named)).absolute()
+    folder, file = path.parent.absolute(), Path(named).absolute()
     return not (file.is_relative_to(folder) or folder.is_relative_to(file))
 
 
@@ -88,13 +93,27 @@ def _of_space(error: BaseException) -> bool:
 
 def _code(error: BaseException) -> int | None:
     """Return the number of the operating system's error inside an error, None if there is none."""
-    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
-        # Of a copied tree: (source, target, what was said) for each file.
-        return _number(str(error.args[0][0][-1]))
+    if copied := _copied(error):
+        return _number(copied[-1])
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     text = str(error)
     return errno.ENOSPC if _SHORT_WRITE.search(text) else _number(text)
+
+
+def _named(error: BaseException) -> str | None:
+    """Return the file that an error of the operating system names."""
+    if copied := _copied(error):
+        return next((name for name in copied[:-1] if repr(name) in copied[-1]), None)
+    named = getattr(error, "filename", None)
+    return os.fsdecode(named) if isinstance(named, str | bytes | os.PathLike) else None
+
+
+def _copied(error: BaseException) -> list[str]:
+    """Return the source, the target and what was said of the first file that `shutil.copytree` could not copy."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        return [str(part) for part in error.args[0][0]]
+    return []
 
 
 def _number(text: str) -> int | None:
@@ -109,14 +128,13 @@ def explain(error: BaseException) -> str | None:
     """
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
         return f"there is not enough memory ({_line(error)}); lower `batch` or the size of what is read, or free some"
-    code = _code(error)
-    named = getattr(error, "filename", None)
+    code, named = _code(error), _named(error)
     if _of_space(error):
         return f"cannot write {named or 'a file'}: {_CANNOT_WRITE[code or errno.ENOSPC]}"
     if named is not None and code in _CANNOT_READ:
-        return f"{os.fsdecode(named)} cannot be read: {_CANNOT_READ[code]}"
+        return f"{named} cannot be read: {_CANNOT_READ[code]}"
     return None
 
 

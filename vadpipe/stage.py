@@ -44,9 +44,9 @@ def _run(address: str, main: Callable[[], None]) -> None:
     # SIGTERM ends the stage as an exception does, so that what is half written is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     failure = paths.failure(address)
-    failure.unlink(missing_ok=True)
     with exit_code_2():
         try:
+            failure.unlink(missing_ok=True)
             cores()
             before = read_inputs(address)
             main()
@@ -79,7 +79,8 @@ def read_inputs(address: str) -> dict[str, Any]:
     body = YAML(typ="safe").load(definition)["stages"].get(stage, {})
     tree = params.read(paths.PARAMS)
     if "foreach" in body:
-        item = tree.get(re.sub(r"\W", "", body["foreach"]), {}).get(key)
+        section = re.sub(r"\W", "", body["foreach"])
+        item = _value(tree, f"{section}.{key}")
         body = {name: [_filled(text, key, item) for text in body["do"].get(name, [])] for name in ("deps", "params")}
     found: dict[str, Any] = {f"params.yaml: {name}": _value(tree, name) for name in body.get("params", [])}
     for dep in body.get("deps", []):

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from vadpipe.errors import UserError
 from vadpipe.store import clips, features, flow, labels, prepared
-from vadpipe.store.base import SPLITS, ClipFile, listed_clips
+from vadpipe.store.base import SPLITS, ClipFile, check_listed, listed_clips
 from vadpipe.store.clips import Clip
 from vadpipe.store.features import FeatureClip
 from vadpipe.store.flow import FlowClip
@@ -65,14 +65,10 @@ class Store(Generic[ClipT]):
             UserError: a clip is missing, damaged, or of another length than when the store was written.
         """
         found: list[Any] = []
-        for name, length in sorted(listed_clips(self.path, split).items()):
-            clip = _CLIP_CLASSES[self.kind](self.path / split / f"{name}.parquet")
-            if (clip.length, clip.info.get("kind")) != (length, self.kind):
-                raise UserError(
-                    f"{clip.path} has {clip.length} frames of kind '{clip.info.get('kind')}', but {length} of kind "
-                    f"'{self.kind}' were written; run `dvc checkout {self.path}`, or remove it and run `dvc repro`"
-                )
-            found.append(clip)
+        for name, listed in sorted(listed_clips(self.path, split).items()):
+            path = self.path / split / f"{name}.parquet"
+            check_listed(path, listed)
+            found.append(_CLIP_CLASSES[self.kind](path))
         return found
 
     def all_clips(self) -> list[ClipT]:
@@ -89,10 +85,12 @@ def open_store(path: Path, kind: str | None = None) -> Store[Any]:
     split = next((split for split in SPLITS if (path / split).is_dir()), None)
     if split is None:
         raise UserError(f"{path} is not here; run `dvc repro` or `dvc pull`")
-    names = sorted(listed_clips(path, split))
-    if not names:
+    listed = listed_clips(path, split)
+    if not listed:
         raise UserError(f"{path} has no clips for {split}; run `dvc repro`")
-    info = ClipFile(path / split / f"{names[0]}.parquet").info
+    first = path / split / f"{min(listed)}.parquet"
+    check_listed(first, listed[min(listed)])
+    info = ClipFile(first).info
     found = info.get("kind", "unknown")
     if kind is not None and found not in SERVED_BY[kind]:
         raise UserError(f"{path} is a store of kind '{found}', but '{kind}' is wanted; change `uses` of the run")

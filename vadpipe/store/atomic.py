@@ -52,15 +52,17 @@ def locked(path: Path, wait_s: float = 0.0) -> Iterator[None]:
         wait_s: how long to wait for another process, seconds.
 
     Raises:
-        UserError: another process holds the lock.
+        UserError: another process holds the lock, or no lock file can be written.
     """
     lock = path.with_name(f".{path.name}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + wait_s
-    while (file := _try_lock(lock)) is None:
-        if time.monotonic() >= deadline:
-            raise UserError(f"{path} is being written by {_holder(lock)}; wait until it has ended, or end it")
-        time.sleep(_POLL_S)
+    with writing(path):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        while (file := _try_lock(lock)) is None:
+            if time.monotonic() >= deadline:
+                raise UserError(f"{path} is being written by {_holder(lock)}; wait until it has ended, or end it")
+            time.sleep(_POLL_S)
     try:
         yield
     finally:
@@ -70,19 +72,30 @@ def locked(path: Path, wait_s: float = 0.0) -> Iterator[None]:
 
 def _try_lock(lock: Path) -> int | None:
     """Return the open lock file, None if another process holds it."""
-    file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    while True:
+        file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The holder before us removes the file when it is done; then what we have locked is not what others see.
+            if _is_at(file, lock):
+                os.ftruncate(file, 0)
+                since = time.strftime("%H:%M:%S")
+                os.write(file, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode())
+                return file
+        except BlockingIOError:
+            os.close(file)
+            return None
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+
+
+def _is_at(file: int, path: Path) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        return None
-    # The holder before us removes the file when it is done; then what we have locked is no longer what others see.
-    if not lock.exists() or not os.path.samestat(os.fstat(file), lock.stat()):
-        os.close(file)
-        return _try_lock(lock)
-    os.ftruncate(file, 0)
-    os.write(file, f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%H:%M:%S')}".encode())
-    return file
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _holder(lock: Path) -> str:

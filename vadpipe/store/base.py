@@ -1,16 +1,19 @@
 """What all stores have in common: `NAME/{train,test}/CLIP.parquet`, a row a frame, in row groups.
 
-Each split has a manifest, `clips.json`, of its clips and their lengths, and each page of a file a checksum: a clip that
-is gone and a byte that is flipped are found, not computed with.
+Each split has a manifest, `clips.json`, of its clips and their lengths, and every byte that is read has a checksum:
+that of a page lies in the file, that of all else in the manifest. A clip that is gone and a byte that is flipped are
+found, not computed with.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import zlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +28,9 @@ from vadpipe.store.atomic import write_json
 ROWS = 32
 SPLITS = ("train", "test")
 _MANIFEST = "clips.json"
+# A column of a row group is one page, whose header, without statistics, is smaller than this, bytes.
+_PAGE = 2**30
+_HEADER = 64
 
 Number = TypeVar("Number", bound=np.generic)
 ItemT = TypeVar("ItemT")
@@ -59,7 +65,15 @@ def with_metadata(schema: pa.Schema, **values: object) -> pa.Schema:
 
 def open_writer(path: Path, schema: pa.Schema, compression: str = "none") -> pq.ParquetWriter:
     """Open a Parquet file for writing, with checksums; images, flow and vectors do not compress further."""
-    return pq.ParquetWriter(path, schema, compression=compression, use_dictionary=False, write_page_checksum=True)
+    return pq.ParquetWriter(
+        path,
+        schema,
+        compression=compression,
+        use_dictionary=False,
+        write_statistics=False,
+        data_page_size=_PAGE,
+        write_page_checksum=True,
+    )
 
 
 def metadata(path: Path) -> dict[str, Any]:
@@ -148,31 +162,79 @@ def clip_file(folder: Path, split: str, clip: str) -> Path:
     return folder / split / f"{clip}.parquet"
 
 
+class Listed(NamedTuple):
+    """A clip as its manifest lists it: its number of frames, and the crc32 of its footer and of its page headers."""
+
+    frames: int
+    footer: int
+    headers: int
+
+
 def write_manifests(folder: Path) -> None:
     """Write down which clips each split of a finished store has, and how long they are."""
     for split in SPLITS:
         (folder / split).mkdir(exist_ok=True)
         files = sorted((folder / split).glob("*.parquet"))
-        lengths = {file.stem: open_parquet(file).metadata.num_rows for file in files}
-        write_json(folder / split / _MANIFEST, {"clips": lengths})
+        clips = {file.stem: _listed(file)._asdict() for file in files}
+        write_json(folder / split / _MANIFEST, {"clips": clips, "crc32": _crc32_of(clips)})
 
 
-def listed_clips(folder: Path, split: str) -> dict[str, int]:
-    """Return the clips that a split's manifest lists, by name, and their lengths.
+def listed_clips(folder: Path, split: str) -> dict[str, Listed]:
+    """Return the clips that a split's manifest lists, by name.
 
     Raises:
-        UserError: there is no manifest, or other files than it lists.
+        UserError: there is no manifest, it is damaged, or there are other files than it lists.
     """
     manifest = folder / split / _MANIFEST
     if not manifest.exists():
         raise UserError(f"{manifest} is not here; run `dvc repro` or `dvc pull`")
     again = f"run `dvc checkout {folder}`, or remove it and run `dvc repro`"
-    listed = read_json(manifest, again).get("clips")
-    if not isinstance(listed, dict):
-        raise UserError(f"{manifest} lists no clips; {again}")
+    values = read_json(manifest, again)
+    listed = values.get("clips")
+    if not isinstance(listed, dict) or values.get("crc32") != _crc32_of(listed):
+        raise UserError(f"{manifest} is not what was written: its checksum differs; {again}")
     there = {file.stem for file in (folder / split).glob("*.parquet")}
     if there != listed.keys():
         odd = min(there ^ listed.keys())
         what = "is missing" if odd in listed else "does not belong there"
         raise UserError(f"{folder / split / odd}.parquet {what}, by {manifest}; {again}")
-    return listed
+    return {name: Listed(**clip) for name, clip in listed.items()}
+
+
+def check_listed(path: Path, listed: Listed) -> None:
+    """Compare a clip's file with what its manifest says of it; pages are compared as they are read.
+
+    Raises:
+        UserError: the file is missing, damaged, or of another length.
+    """
+    if _footer(path) == listed.footer and _listed(path) == listed:
+        return
+    raise UserError(
+        f"{path} is not what was written, {listed.frames} frames: its checksum differs; "
+        f"run `dvc checkout {path.parent.parent}`, or remove it and run `dvc repro`"
+    )
+
+
+def _listed(path: Path) -> Listed:
+    about = open_parquet(path).metadata
+    headers = 0
+    with path.open("rb") as file:
+        for group in range(about.num_row_groups):
+            for column in range(about.num_columns):
+                file.seek(about.row_group(group).column(column).data_page_offset)
+                headers = zlib.crc32(file.read(_HEADER), headers)
+    return Listed(about.num_rows, _footer(path), headers)
+
+
+def _footer(path: Path) -> int:
+    """Return the crc32 of the end of a Parquet file: its metadata, their length in 4 bytes, and 4 bytes `PAR1`."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 8))
+        length = int.from_bytes(file.read(4), "little") + 8
+        file.seek(max(0, size - length))
+        return zlib.crc32(file.read())
+
+
+def _crc32_of(values: object) -> int:
+    return zlib.crc32(json.dumps(values).encode())
