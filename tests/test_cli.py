@@ -65,7 +65,9 @@ def test_a_mistake_is_one_line_with_exit_code_2(tmp_path: Path) -> None:
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository without data sets."""
     monkeypatch.chdir(tmp_path)
-    nothing: dict[str, dict] = {name: {} for name in ("ingest", "inpaint", "pool_mask", "flow", "features", "runs")}
+    nothing: dict[str, dict] = {
+        name: {} for name in ("ingest", "archived", "inpaint", "pool_mask", "flow", "features", "runs")
+    }
     write_params({**tiny_params(), **nothing})
     return tmp_path
 
@@ -74,7 +76,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_data_add_ucsd(empty: Path, place: str) -> None:
     source = ucsd_dataset(empty / "elsewhere")
     output = invoke("data", "add", "ped2", str(source), "--reader", "ucsd", "--place", place)
-    assert "5 clips" in output
+    assert "test: 3 clips" in output
     raw = Path("data/raw/ped2")
     assert raw.is_symlink() == (place == "link")
     assert (raw / "Test/Test001/001.tif").is_file()
@@ -93,7 +95,7 @@ def test_data_add_ucsd(empty: Path, place: str) -> None:
 
 def test_data_add_pool(empty: Path) -> None:
     source = pool_dataset(empty / "elsewhere")
-    invoke("data", "add", "pool", str(source), "--reader", "pool")
+    invoke("data", "add", "pool", str(source), "--reader", "pool", "--place", "copy")
     loaded = params.load()
     assert (loaded.ingest["pool"].fps, set(loaded.inpaint), set(loaded.pool_mask)) == (None, {"pool"}, {"pool"})
     # Loose images have no motion.
@@ -122,18 +124,18 @@ def test_data_add_refuses(empty: Path) -> None:
             invoke("data", "add", *arguments)
         assert Path("params.yaml").read_text() == before
         assert not Path("data").exists()
-    invoke("data", "add", "mine", str(source), "--reader", "folder")
+    invoke("data", "add", "mine", str(source), "--reader", "folder", "--fps", "10", "--place", "copy")
     with pytest.raises(UserError, match="has a data set 'mine' already"):
-        invoke("data", "add", "mine", str(source), "--reader", "folder")
+        invoke("data", "add", "mine", str(source), "--reader", "folder", "--fps", "10", "--place", "copy")
 
 
 def test_data_add_with_a_name_that_is_taken_places_nothing(empty: Path) -> None:
     source = folder_dataset(empty / "elsewhere")
-    invoke("data", "add", "mine", str(source), "--reader", "folder", "--place", "link")
+    invoke("data", "add", "mine", str(source), "--reader", "folder", "--fps", "10", "--place", "link")
     invoke("runs", "add", "other_knn", "--dataset", "mine", "--method", "knn")
     before = Path("params.yaml").read_text()
     with pytest.raises(UserError, match="other_knn"):
-        invoke("data", "add", "other", str(source), "--reader", "folder")
+        invoke("data", "add", "other", str(source), "--reader", "folder", "--fps", "10", "--place", "copy")
     assert Path("params.yaml").read_text() == before
     assert not Path("data/raw/other").exists()
 
@@ -144,12 +146,23 @@ def test_data_add_to_a_read_only_folder(empty: Path) -> None:
     Path("data/raw").symlink_to("/sys/kernel")
     for place in ("copy", "link", "dvc"):
         with pytest.raises(UserError, match="cannot write data/raw/mine"):
-            invoke("data", "add", "mine", str(source), "--reader", "folder", "--place", place)
+            invoke("data", "add", "mine", str(source), "--reader", "folder", "--fps", "10", "--place", place)
     assert "mine" not in params.load().ingest
 
 
 def test_runs_add_finds_what_the_method_uses(empty: Path) -> None:
-    invoke("data", "add", "mine", str(folder_dataset(empty / "elsewhere")), "--reader", "folder")
+    invoke(
+        "data",
+        "add",
+        "mine",
+        str(folder_dataset(empty / "elsewhere")),
+        "--reader",
+        "folder",
+        "--fps",
+        "10",
+        "--place",
+        "copy",
+    )
     invoke("runs", "add", "again", "--dataset", "mine", "--method", "knn")
     assert params.load().runs["again"].uses == "data/features/mine_lite0"
     with pytest.raises(UserError, match="'again' already"):

@@ -20,7 +20,18 @@ LEFT_OUT = {
     "vadpipe",
     *(
         f"vadpipe.{name}"
-        for name in ("params", "paths", "errors", "files", "parallel", "progress", "stage", "store.atomic")
+        for name in (
+            "params",
+            "paths",
+            "errors",
+            "files",
+            "machine",
+            "clock",
+            "parallel",
+            "progress",
+            "stage",
+            "store.atomic",
+        )
     ),
 }
 # Found by name at run time, so no import leads there: stage -> folders whose file is chosen by a parameter.

@@ -21,7 +21,7 @@ from scipy.stats import t as student
 from sklearn.metrics import auc, average_precision_score, roc_auc_score
 
 from stages.evaluate import main as evaluate_stage
-from tests.conftest import REPO, write_params
+from tests.conftest import REPO, ingest_params, write_params
 from tests.conftest import write_clips as write_stores
 from vadpipe.errors import UserError
 from vadpipe.evaluation import frame, intervals, postprocess
@@ -290,6 +290,9 @@ def write_scores(
             values[:uncovered] = np.nan
             heat = {"error": np.random.default_rng(seed).random((length, 6, 9)).astype(np.float16)} if maps else {}
             writer.write(seed, name, length, [Scores({"error": values, "flat": values * 0}, heat)])
+        if maps:
+            heat = {"error": np.random.default_rng(seed).random((1, 6, 9)).astype(np.float16)}
+            writer.write_training(seed, "c0", 1, [Scores({"error": np.zeros(1, np.float32)}, heat)])
     writer.close()
     seal(folder)
 
@@ -302,7 +305,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_params(
         {
             "generate": {},
-            "ingest": {"tiny": {"reader": "folder", "fps": 10.0, "quality": None}},
+            "ingest": {"tiny": ingest_params(reader="folder", fps=10.0)},
+            "archived": {},
             "inpaint": {},
             "pool_mask": {},
             "flow": {},
@@ -363,15 +367,15 @@ def test_tables_and_pictures(here: Path) -> None:
     evaluate_stage("tiny_run")
     plots = Path("plots/tiny_run")
     # Pictures moved to a folder of their own: a run has strips.png only if it has maps, and DVC wants fixed names.
-    assert sorted(p.name for p in plots.iterdir()) == ["detections.csv", "pictures", "roc.csv", "timeline.csv"]
+    assert sorted(p.name for p in plots.iterdir()) == ["detections.csv", "pictures", "timeline.csv"]
     assert sorted(p.name for p in (plots / "pictures").iterdir()) == ["timelines.png", "top_frames.png"]
     assert (plots / "detections.csv").read_text() == "recall,precision\n"
-    roc = pd.read_csv(plots / "roc.csv")
+    roc = pd.read_csv("metrics/roc/tiny_run.csv")
     mean = result()["components"]["error"]["raw"]["micro_auc"]["mean"]
     assert list(roc) == ["fpr", "tpr"]
     assert auc(roc["fpr"], roc["tpr"]) == pytest.approx(mean, abs=1e-3)
     timeline = pd.read_csv(plots / "timeline.csv")
-    assert list(timeline) == ["position", "clip", "frame", "score", "smoothed", "label"]
+    assert list(timeline) == ["position", "clip", "frame", "time", "score", "smoothed", "label"]
     assert timeline["label"].sum() == 50
     for name in ("timelines.png", "top_frames.png"):
         assert cv2.imread(str(plots / "pictures" / name)).std() > 5
@@ -388,6 +392,9 @@ def test_maps_are_drawn_over_the_frames(here: Path) -> None:
     redder = cv2.imread("plots/tiny_run/pictures/top_frames.png").astype(int)
     assert redder.shape == plain.shape
     assert (redder[..., 2] - redder[..., 0]).mean() > (plain[..., 2] - plain[..., 0]).mean() + 10
+    # Labels say which frames are abnormal, and nobody where: boxes are drawn, and not judged.
+    assert cv2.imread("plots/tiny_run/pictures/strips_unlabelled.png").shape[0] > 100
+    assert not Path("plots/tiny_run/pictures/strips.png").exists()
 
 
 def test_long_and_many_clips_stay_small(here: Path) -> None:
@@ -411,7 +418,7 @@ def test_without_labels_metrics_are_null(here: Path, capsys: pytest.CaptureFixtu
     assert found["components"]["error"]["raw"]["macro_padded"]["mean"] is None
     assert found["abnormal_frames"] is None
     assert "no labels" in found["note"]
-    assert Path("plots/tiny_run/roc.csv").read_text() == "fpr,tpr\n"
+    assert Path("metrics/roc/tiny_run.csv").read_text() == "fpr,tpr\n"
     assert cv2.imread("plots/tiny_run/pictures/timelines.png") is not None
 
 
@@ -483,6 +490,7 @@ def test_top_frames_keep_their_distance() -> None:
         {
             "clip": ["a"] * 6 + ["b"] * 3,
             "frame": [0, 1, 2, 3, 4, 5, 0, 1, 2],
+            "time": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.0, 0.1, 0.2],
             "score": [1.0, 9, 8, 7, 2, np.nan, 8.5, 3, 2],
             "label": pd.array([0, 1, 1, 0, 0, 0, None, None, None], "Int8"),
         }

@@ -451,7 +451,10 @@ def test_damaged_store_is_named(tiny: Path) -> None:
 def test_check_reports_what_it_found(tiny: Path) -> None:
     from vadpipe.prepare.inspect import inspect
 
-    text = "\n".join(inspect("folder", paths.raw("tiny")))
+    values = params.load().ingest["tiny"]
+    report = inspect(values, base.scan(paths.raw("tiny"), values.reader, values.objects), "ingest.tiny")
+    assert (report.ordered, report.shortest, report.longest_side) == (True, 12, WIDTH)
+    text = "\n".join(report.lines)
     assert "train: 2 clips, 76 frames (36 to 40 a clip), 24x36 colour (2 clips)" in text
     assert "test: 3 clips, 79 frames" in text
     assert "labels: 42 of 79 test frames are abnormal" in text
@@ -469,7 +472,7 @@ def test_without_labels(tiny: Path) -> None:
 
 def test_unknown_reader_names_the_nearest(tiny: Path) -> None:
     tree = tiny_params()
-    tree["ingest"]["tiny"] = {"reader": "foldr", "fps": 1.0, "quality": None}
+    tree["ingest"]["tiny"] = ingest_params(reader="foldr", fps=1.0)
     write_params(tree)
     with pytest.raises(UserError, match="did you mean 'folder'"):
         ingest.main("tiny")

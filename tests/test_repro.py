@@ -99,7 +99,7 @@ def two_sets() -> params.Params:
     tree |= {"inpaint": {}, "pool_mask": {}, "ingest": {"a": ingest, "b": dict(ingest)}}
     tree |= {"flow": {"a": tree["flow"]["tiny"]}, "features": {"a_net": {**net, "uses": "data/clips/a"}}}
     tree["runs"] = {
-        "a_knn": {"dataset": "a", "method": "knn", "uses": "data/features/a_net.parquet", **empty},
+        "a_knn": {"dataset": "a", "method": "knn", "uses": "data/features/a_net", **empty},
         "a_flow": {"dataset": "a", "method": "flow_magnitude", "uses": "data/flow/a", **empty},
         "b_bright": {"dataset": "b", "method": "brightness", "uses": "data/clips/b", **empty},
     }

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from stages.summarize import main as summarize_stage
-from tests.conftest import REPO, tiny_params, write_params
+from tests.conftest import REPO, ingest_params, tiny_params, write_params
 from vadpipe import cli, params, paths
 from vadpipe.errors import UserError
 from vadpipe.evaluation.locate import RATES
@@ -73,7 +73,7 @@ def write_run(name: str, dataset: str, method: str, aucs: list[float | None], **
     path = Path(f"metrics/runs/{name}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result))
-    roc = Path(f"plots/{name}/roc.csv")
+    roc = Path(f"metrics/roc/{name}.csv")
     roc.parent.mkdir(parents=True, exist_ok=True)
     roc.write_text("fpr,tpr\n" + ("" if aucs == [None] else "0.0,0.0\n0.5,0.75\n1.0,1.0\n"))
 
@@ -82,12 +82,13 @@ def write_run(name: str, dataset: str, method: str, aucs: list[float | None], **
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with params.yaml, metrics and curves of four runs, and a stray file, as the current folder."""
     monkeypatch.chdir(tmp_path)
-    ingest = {"reader": "folder", "fps": 10.0, "quality": None}
+    ingest = ingest_params(reader="folder", fps=10.0)
     empty: dict[str, Any] = {"train": {}, "score": {}, "evaluate": {}}
     write_params(
         {
             "generate": {},
             "ingest": {"ped2": ingest, "mine": dict(ingest)},
+            "archived": {},
             "inpaint": {},
             "pool_mask": {},
             "flow": {},
@@ -220,9 +221,9 @@ def test_a_file_without_a_figure_or_of_another_run_is_damaged(here: Path) -> Non
     path.write_text(Path("metrics/runs/p_lstm.json").read_text())
     with pytest.raises(UserError, match=r"p_flow\.json is of the run 'p_lstm'"):
         summarize_stage()
-    Path("plots/p_lstm/roc.csv").write_text("x,y\n")
+    Path("metrics/roc/p_lstm.csv").write_text("x,y\n")
     write_run("p_flow", *RUNS["p_flow"])
-    with pytest.raises(UserError, match=r"plots/p_lstm/roc\.csv is no ROC curve"):
+    with pytest.raises(UserError, match=r"metrics/roc/p_lstm\.csv is no ROC curve"):
         summarize_stage()
 
 
@@ -273,7 +274,7 @@ def test_a_failed_run_is_a_row_with_the_reason(here: Path) -> None:
 def test_what_failed_or_is_missing_stands_in_the_summary(here: Path) -> None:
     Path("metrics/runs/p_lstm.json").unlink()
     Path("metrics/runs/p_bright.json").unlink()
-    Path("plots/p_flow/roc.csv").unlink()
+    Path("metrics/roc/p_flow.csv").unlink()
     fail("train@p_lstm", "the loss | is NaN")
     write_summary(*read_available(params.load(), RUNS))
     text = Path("metrics/summary.md").read_text()

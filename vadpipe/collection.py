@@ -151,7 +151,7 @@ def archive(name: str) -> list[str]:
     edit.move_item("ingest", "archived", name, values.model_dump())
     _forget([f"ingest@{name}"])
     try:
-        place.dvc("add", "--quiet", *map(str, stores))
+        place.dvc("add", *map(str, stores))
     except UserError:
         edit.move_item("archived", "ingest", name, values.model_dump())
         raise

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.tokens import AliasToken
+from ruamel.yaml.nodes import MappingNode, SequenceNode
 
 from vadpipe import paths
 from vadpipe.errors import UserError, did_you_mean
@@ -25,6 +26,8 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 # Above it nothing here is a number that anybody means: an epoch, a size, a seed, a rate.
 LARGEST = 2**31 - 1
+# Of a params.yaml with some thousand runs.
+_MOST_VALUES = 200_000
 
 
 def _different(seeds: list[int]) -> list[int]:
@@ -283,20 +286,29 @@ def read(path: Path) -> dict[str, Any]:
     if not there(path):
         raise UserError(f"{path} is not here; run the command in the root of the repository")
     text = read_text(path)
-    # Before anything is expanded: a few lines of aliases can stand for more than fits into memory.
-    alias = re.search(r"^[^#\n]*[\s:\-,\[{]\*\w[^#\n]*$", text, re.MULTILINE)
     try:
-        if alias and any(isinstance(token, AliasToken) for token in YAML(pure=True).scan(text)):
-            line = text[: alias.start()].count("\n") + 1
-            raise UserError(
-                f"{path}, line {line}: aliases (`*name`) are refused, since `-S` would not reach them; write the values"
-            )
+        # Before anything is expanded: a few lines of aliases can stand for more than fits into memory.
+        count = _expanded(YAML(pure=True).compose(text), {}) if "*" in text and "&" in text else 0
+        if count > _MOST_VALUES:
+            raise UserError(f"{path}: its aliases (`*name`) stand for {count:,} values; write out what they mean")
         tree = YAML(typ="safe").load(text)
     except YAMLError as error:
         raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deeply to be a params.yaml; mend it") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected sections such as `runs:`, got {tree!r}")
     return tree
+
+
+def _expanded(node: Any, known: dict[int, int]) -> int:
+    """Return how many values a YAML node holds once its aliases are expanded."""
+    if id(node) not in known:
+        known[id(node)] = _MOST_VALUES + 1  # for a value that holds itself
+        parts = node.value if isinstance(node, SequenceNode | MappingNode) else []
+        children = chain.from_iterable(part if isinstance(part, tuple) else (part,) for part in parts)
+        known[id(node)] = 1 + sum(_expanded(child, known) for child in children)
+    return known[id(node)]
 
 
 def _items(section: object, model: type[BaseModel] | None, where: str) -> dict[str, Any]:

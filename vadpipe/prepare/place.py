@@ -39,7 +39,7 @@ def place(source: Path, target: Path, how: How) -> None:
         ignore(target)
         return
     try:
-        dvc("add", "--quiet", str(target))
+        dvc("add", str(target))
     except UserError:
         remove(target)
         raise
