@@ -21,6 +21,7 @@ _CANNOT_WRITE = {
     errno.EACCES: "the folder cannot be written; change its permissions or choose another one",
     errno.EPERM: "the folder cannot be written; change its permissions or choose another one",
     errno.ENOTDIR: "a file lies where a folder is wanted; move it away",
+    errno.EEXIST: "something else lies in its way; move it away",
     errno.EISDIR: "a folder lies where the file is wanted; move it away",
     errno.ELOOP: "its links lead in a circle; mend them",
     errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
