@@ -32,7 +32,7 @@ _CANNOT_READ = {
     errno.ENOENT: "it is not here; run `dvc repro` or `dvc pull`, or add the file",
     errno.EACCES: "it may not be read; change its permissions",
     errno.EPERM: "it may not be read; change its permissions",
-    errno.EISDIR: "it is a folder, but a file is wanted",
+    errno.EISDIR: "it is a folder, but a file is wanted; put the file there",
     errno.ENOTDIR: "a part of the path is a file; correct the path",
     errno.ELOOP: "its links lead in a circle; mend or remove them",
     errno.EIO: "the disk reports an error; check it, and replace the file",
