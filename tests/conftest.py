@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 
 from vadpipe import starter
 from vadpipe.methods import base
+from vadpipe.params import load
 from vadpipe.store import clips, features
 from vadpipe.store.base import clip_file, write_manifests
 from vadpipe.store.frames import Frame, Storing
@@ -195,6 +196,20 @@ def tiny_params() -> dict[str, Any]:
 def write_params(params: dict[str, Any], folder: Path = Path()) -> None:
     with (folder / "params.yaml").open("w") as file:
         YAML().dump(params, file)
+
+
+def prepare(uses: str) -> None:
+    """Run the stages that lead to a store, in the current folder."""
+    from stages import features, flow, ingest, inpaint, pool_mask
+
+    store = Path(uses)
+    if store.parent.name == "features":
+        prepare(load().features[store.name].uses)
+        features.main(store.name)
+        return
+    stages = {"clips": [ingest], "flow": [ingest, flow], "pools": [ingest, inpaint, pool_mask]}
+    for stage in stages[store.parent.name]:
+        stage.main(store.name)
 
 
 Stage = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from stages import features, flow, ingest, inpaint, pool_mask, score, train
-from tests.conftest import write_features
+from stages import ingest, score, train
+from tests.conftest import prepare, write_features
 from vadpipe import params
 from vadpipe.errors import UserError
 from vadpipe.methods import base, knn
@@ -28,18 +28,6 @@ def test_one_file_one_method() -> None:
         # Defaults stand in params.yaml, where they are seen, not in the code.
         for model in (cls.Train, cls.Score):
             assert all(field.is_required() for field in model.model_fields.values())
-
-
-def prepare(uses: str) -> None:
-    """Run the stages that lead to a store."""
-    store = Path(uses)
-    if store.parent.name == "features":
-        prepare(params.load().features[store.name].uses)
-        features.main(store.name)
-        return
-    stages = {"clips": [ingest], "flow": [ingest, flow], "pools": [ingest, inpaint, pool_mask]}
-    for stage in stages[store.parent.name]:
-        stage.main(store.name)
 
 
 @pytest.mark.parametrize("method", base.names())

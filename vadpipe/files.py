@@ -116,7 +116,7 @@ def read_json(path: Path, way_out: str) -> dict[str, Any]:
         UserError: it is missing, cut off, or not an object.
     """
     try:
-        values = json.loads(read_text(path))
+        values = json.loads(read_bytes(path).decode())
     except ValueError as error:
         raise UserError(f"{path} is no whole JSON ({error}); {way_out}") from None
     if not isinstance(values, dict):
