@@ -499,11 +499,11 @@ def test_special_files_are_refused_and_never_waited_for(tmp_path: Path, monkeypa
     dangling.symlink_to("nowhere")
     loop.symlink_to("loop.png")
     cases = {
-        pipe: "is a named pipe, but a file is needed",
-        tmp_path: "is a folder, but a file is needed",
-        Path("/dev/zero"): "is a device, but a file is needed",
-        dangling: "is a link to a file that is not there; mend the link",
-        loop: "a link that leads back to itself",
+        pipe: "is a named pipe, but a file is wanted",
+        tmp_path: "is a folder, but a file is wanted",
+        Path("/dev/zero"): "is a device, but a file is wanted",
+        dangling: "is a link to nowhere, which cannot be reached",
+        loop: "is a link that leads back to itself",
         tmp_path / "absent.png": "is not there; add it",
     }
     for path, message in cases.items():
@@ -522,7 +522,7 @@ def test_special_files_are_refused_and_never_waited_for(tmp_path: Path, monkeypa
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "read_bytes", refuse)  # a test may run as root, who may read everything
-    with pytest.raises(UserError, match=f"{closed} cannot be read: you have no permission"):
+    with pytest.raises(UserError, match=f"{closed} cannot be read: it may not be read"):
         read_bytes(closed)
 
 

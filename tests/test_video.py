@@ -615,14 +615,14 @@ def test_what_is_no_video_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "link.mp4").symlink_to(tmp_path / "nowhere.mp4")
     half = write(tmp_path / "half.mp4", numbers(30))
     cut(half, half.stat().st_size // 2)
-    assert "is a pipe, a device or a socket" in refusal(tmp_path / "pipe.mp4")
+    assert "is a named pipe, but a file is wanted" in refusal(tmp_path / "pipe.mp4")
     assert "is a folder" in refusal(tmp_path / "folder.mp4")
     assert "is empty" in refusal(tmp_path / "empty.mp4")
-    assert "No such file" in refusal(tmp_path / "missing.mp4")
+    assert "is not there" in refusal(tmp_path / "missing.mp4")
     assert "No such file" in refusal(tmp_path / "link.mp4")
     assert "cannot be read as a video" in refusal(tmp_path / "text.mp4")
     assert "moov atom not found" in refusal(half)
-    with pytest.raises(UserError, match="is a pipe, a device"):
+    with pytest.raises(UserError, match="is a device, but a file is wanted"):
         Video(Path("/dev/null"))
 
 

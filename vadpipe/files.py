@@ -13,7 +13,8 @@ from typing import Any
 
 from vadpipe.errors import UserError
 
-_KINDS = {
+# What may lie where a file is wanted.
+KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
     stat.S_IFCHR: "a device",
@@ -45,9 +46,9 @@ def reading(path: Path) -> Iterator[None]:
         UserError: nothing is there, the link leads nowhere or in a circle, it is a folder, pipe, device or socket, or
             it may not be read.
     """
-    kind = _kind(path)
-    if kind != stat.S_IFREG:
-        raise UserError(f"{path} is {_KINDS.get(kind, 'no file')}, but a file is wanted; put the file there")
+    found = kind(path)
+    if found != stat.S_IFREG:
+        raise UserError(f"{path} is {KINDS.get(found, 'no file')}, but a file is wanted here; put the file there")
     try:
         yield
     except OSError as error:
@@ -60,25 +61,36 @@ def check_folder(path: Path) -> None:
     Raises:
         UserError: nothing is there, the link leads nowhere or in a circle, or it is something else.
     """
-    kind = _kind(path)
-    if kind != stat.S_IFDIR:
-        raise UserError(f"{path} is {_KINDS.get(kind, 'a file')}, but a folder is wanted")
+    found = kind(path)
+    if found != stat.S_IFDIR:
+        raise UserError(f"{path} is {KINDS.get(found, 'a file')}, but a folder is wanted here")
     if not os.access(path, os.R_OK | os.X_OK):
         raise UserError(f"{path} cannot be read: {_REASONS[errno.EACCES]}")
 
 
-def _kind(path: Path) -> int:
-    """Return what lies at a path, links followed, as `stat.S_IFMT` does."""
+def kind(path: Path) -> int:
+    """Return what lies at a path, links followed, as `stat.S_IFMT` does.
+
+    Raises:
+        UserError: nothing is there, or the link leads nowhere or in a circle.
+    """
     try:
         return stat.S_IFMT(path.stat().st_mode)
-    except FileNotFoundError:
-        if path.is_symlink():
-            raise UserError(
-                f"{path} is a link to {os.readlink(path)}, where nothing is; mend the link or remove it"
-            ) from None
-        raise UserError(f"{path} is not here; add it, or remove what refers to it") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {_REASONS.get(error.errno or 0, f'{error}; replace it')}") from None
+        raise UserError(_why(path, error)) from None
+
+
+def _why(path: Path, error: OSError) -> str:
+    if error.errno == errno.ELOOP:
+        return f"{path} is a link that leads back to itself; remove it"
+    if path.is_symlink():
+        return (
+            f"{path} is a link to {path.readlink()}, which cannot be reached ({error.strerror}); "
+            "restore that, or remove the link"
+        )
+    if error.errno == errno.ENOENT:
+        return f"{path} is not there; add it, or remove what refers to it"
+    return f"{path} cannot be read: {_REASONS.get(error.errno or 0, f'{error.strerror}; replace it')}"
 
 
 def read_bytes(path: Path) -> bytes:

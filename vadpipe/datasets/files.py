@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import re
@@ -13,7 +12,9 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
+from vadpipe import files
 from vadpipe.errors import UserError
+from vadpipe.files import KINDS, kind, reading
 from vadpipe.store.video import VIDEO_SUFFIXES
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
@@ -21,7 +22,6 @@ TEXT_SUFFIXES = {".txt", ".md", ".pdf"}  # a word about the data, which may lie 
 # What file systems, their servers and archives leave behind, in lower case.
 _CLUTTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle", "@recycle"}
 _CLUTTER |= {"$recycle.bin", "system volume information", "lost+found"}
-_SPECIAL = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 ONE_FRAME = "has 1 frame: nothing temporal can be measured"
 _TOLD = 5  # gaps that are named one by one
 
@@ -50,7 +50,7 @@ def entries(folder: Path) -> list[Path]:
         if not entry.name.isascii():
             _check_text(folder / entry.name)
         if not entry.is_file(follow_symlinks=False) and not entry.is_dir(follow_symlinks=False):
-            _mode(folder / entry.name)
+            _check_ordinary(folder / entry.name)
     return sorted((folder / entry.name for entry in kept), key=lambda path: natural(path.name))
 
 
@@ -73,7 +73,8 @@ def layout(root: Path, reader: str, folders: set[str], files: set[str]) -> dict[
         if path.name in folders:
             check_folder(path)
         elif path.name in files:
-            check_file(path)
+            with reading(path):
+                pass
         else:
             _check_stray(path, reader, folders | files)
             continue
@@ -97,49 +98,20 @@ def check_folder(path: Path) -> None:
     Raises:
         UserError: it is not there, a link dangles, or it is something else.
     """
-    if stat.S_ISDIR(_mode(path)):
-        return
-    if path.suffix.lower() in VIDEO_SUFFIXES:
+    if kind(path) == stat.S_IFREG and path.suffix.lower() in VIDEO_SUFFIXES:
         raise UserError(
             f"{path} is a video, but a folder is wanted here: put normal videos into FOLDER/train, those to be judged "
             "into FOLDER/test, and give FOLDER with the reader `folder`"
         )
-    raise UserError(f"{path} is a file, but a folder is wanted here; see the layouts in `vadpipe data add --help`")
+    files.check_folder(path)
 
 
-def check_file(path: Path) -> None:
-    """Check that a path leads to a file.
-
-    Raises:
-        UserError: it is not there, a link dangles, or it is something else.
-    """
-    if not stat.S_ISREG(_mode(path)):
-        raise UserError(f"{path} is a folder, but a file is wanted here; rename or remove it")
-
-
-def _mode(path: Path) -> int:
-    """Return the mode of the file or folder that a path leads to."""
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise UserError(_why(path, error)) from None
-    special = _SPECIAL.get(stat.S_IFMT(mode))
-    if special:
-        raise UserError(f"{path} is {special}, from which no data can be read; remove it from the data set")
-    return mode
-
-
-def _why(path: Path, error: OSError) -> str:
-    if error.errno == errno.ELOOP:
-        return f"{path} is a link that leads back to itself; remove it"
-    if path.is_symlink():
-        return (
-            f"{path} is a link to {path.readlink()}, which cannot be reached ({error.strerror}); "
-            "restore that, or remove the link"
-        )
-    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-        return f"{path} is not there; see the layouts in the README (`vadpipe data add --help`)"
-    return f"{path} cannot be read: {error.strerror}; change its permissions"
+def _check_ordinary(path: Path) -> None:
+    """Refuse what is neither a file nor a folder, and a link that leads to neither."""
+    found = kind(path)
+    if found not in {stat.S_IFREG, stat.S_IFDIR}:
+        what = KINDS.get(found, "no file")
+        raise UserError(f"{path} is {what}, from which no data can be read; remove it from the data set")
 
 
 def natural(name: str) -> list[tuple[int, str]]:

@@ -5,7 +5,6 @@ What ffmpeg hides is brought to light: it conceals damage and goes on, and so do
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -21,6 +20,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from vadpipe.errors import UserError
+from vadpipe.files import reading
 from vadpipe.parallel import cores
 from vadpipe.store import interlaced
 from vadpipe.store.decoding import DamageError, opened, whole_frames
@@ -95,7 +95,7 @@ class Video:
         self.notes: list[str] = []
         self._workers = min(workers or cores(), _MOST_THREADS)
         self._coded: tuple[int, int] | None = None  # height and width before the turn
-        _check_regular(path)
+        _check_file(path)
         with opened(path, 1, self._note) as (container, stream):
             rate = stream.average_rate or stream.guessed_rate
             self.fps = float(rate) if rate else None
@@ -204,17 +204,11 @@ class Video:
             self.notes.append(text)
 
 
-def _check_regular(path: Path) -> None:
+def _check_file(path: Path) -> None:
     """Refuse what would hang (a pipe, a device) or cannot be a video, before anything is opened."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; give a video file") from None
-    if stat.S_ISDIR(status.st_mode):
-        raise UserError(f"{path} is a folder, not a video; give a file")
-    if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"{path} is a pipe, a device or a socket, not a file; copy the video to a file")
-    if not status.st_size:
+    with reading(path):
+        size = path.stat().st_size
+    if not size:
         raise UserError(f"{path} is empty; copy or record it again")
 
 
