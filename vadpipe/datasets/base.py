@@ -31,6 +31,7 @@ class RawClip:
         split: `train` or `test`.
         frames: opens the clip and yields the frames that a sampling takes, in order.
         fps: frames a second as the file says, of a video; None where there is no word of it.
+        expected: frames as the header promises or files there are; None where nothing is said. For progress alone.
         notes: what is odd about the clip but no error; complete once its frames were read.
     """
 
@@ -38,6 +39,7 @@ class RawClip:
     name: str
     frames: Callable[[Sampling], Iterator[Frame]]
     fps: float | None = None
+    expected: int | None = None
     notes: list[str] = field(default_factory=list)
 
 

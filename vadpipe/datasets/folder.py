@@ -62,6 +62,7 @@ class _Source:
     Attributes:
         name: in the store.
         files: the frames of a folder.
+        expected: frames as the header of the video promises, or files there are.
         size: height and width by the header of the video or of the first frame, pixels.
     """
 
@@ -69,6 +70,7 @@ class _Source:
     name: str
     files: FrameFiles | None
     fps: float | None
+    expected: int | None
     size: tuple[int, int]
 
     @property
@@ -118,14 +120,15 @@ def _source(path: Path) -> _Source:
     if path.is_dir():
         files = frame_files(path)
         size = image_size(files.paths[0])
-        return _Source(path, _named(path, path.name), files, None, (size.height, size.width))
+        return _Source(path, _named(path, path.name), files, None, len(files.paths), (size.height, size.width))
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise UserError(
             f"{path} is neither a video ({', '.join(sorted(VIDEO_SUFFIXES))}) nor a folder of frames; "
             "move it out of the layout"
         )
     video = Video(path)
-    return _Source(path, _named(path, path.stem), None, video.fps, (video.height, video.width))
+    expected = round(video.duration * video.fps) if video.duration and video.fps else None
+    return _Source(path, _named(path, path.stem), None, video.fps, expected, (video.height, video.width))
 
 
 def _named(path: Path, name: str) -> str:
@@ -138,12 +141,13 @@ def _named(path: Path, name: str) -> str:
 def _clip(split: str, source: _Source, known: Known) -> RawClip:
     notes: list[str] = []
     if source.files is None:
-        return RawClip(split, source.name, partial(_video_frames, source.path, known, notes), source.fps, notes)
+        frames = partial(_video_frames, source.path, known, notes)
+        return RawClip(split, source.name, frames, source.fps, source.expected, notes)
     known.check(source.files.numbers)
     notes += source.files.notes()
     if not source.files.digits and (known.boxes or (known.labels and known.labels.intervals)):
         notes.append("the names of its frames carry no number of their own; labels mean their order, from 0")
-    return RawClip(split, source.name, partial(folder_frames, source.files, known, notes), None, notes)
+    return RawClip(split, source.name, partial(folder_frames, source.files, known, notes), None, source.expected, notes)
 
 
 def _video_frames(path: Path, known: Known, notes: list[str], sampling: Sampling) -> Iterator[Frame]:

@@ -65,7 +65,7 @@ def scan(root: Path, objects: list[str] | None = None) -> RawDataset:
             sizes[f"{size.height}x{size.width}"].append(file)
         for text, same in sizes.items():
             clip = name if len(sizes) == 1 else f"{name}_{text}"
-            clips.append(RawClip(split, clip, partial(_frames, same, known, objects)))
+            clips.append(RawClip(split, clip, partial(_frames, same, known, objects), expected=len(same)))
     oddities += [*_names(root, found, objects), *_remarks(found)]
     return RawDataset(check_clips(root, clips), oddities, ordered=False)
 

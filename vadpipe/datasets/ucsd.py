@@ -62,7 +62,7 @@ def _clip(split: str, folder: Path, files: FrameFiles, known: Known) -> RawClip:
     notes = files.notes()
     if files.numbers[0] != 1:
         notes.append(f"its frames begin with number {files.numbers[0]}, not 1 as in UCSD")
-    return RawClip(split, folder.name, partial(folder_frames, files, known, notes), _FPS, notes)
+    return RawClip(split, folder.name, partial(folder_frames, files, known, notes), _FPS, len(files.paths), notes)
 
 
 def _clip_folders(folder: Path, pattern: str) -> list[Path]:

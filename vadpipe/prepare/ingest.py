@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def write_clips(name: str, params: Ingest, dataset: RawDataset, clips: Path, lab
         "counts": storing.counts,
     }
     total = 0
-    with bar(None, "frames", f"ingest {name}") as progress:
+    with bar(expected(params, dataset.clips), "frames", f"ingest {name}") as progress:
         for clip in dataset.clips:
             path, truth = (clip_file(folder, clip.split, clip.name) for folder in (clips, labels))
             frames = counted(clip.frames(sampling(params)), progress)
@@ -85,6 +86,19 @@ def frame_rate(params: Ingest, dataset: RawDataset, clip: RawClip, where: str) -
             "there are in a second; give it (`--fps` of `vadpipe data add`)"
         )
     return fps
+
+
+def expected(params: Ingest, clips: Iterable[RawClip]) -> int | None:
+    """Return about how many frames will be taken of clips, for progress alone; None where nobody knows."""
+    total = 0.0
+    for clip in clips:
+        if clip.expected is None:
+            return None
+        fps = params.fps or clip.fps
+        seconds = clip.expected / fps if fps else math.inf
+        share = max(0.0, min(seconds, params.end or math.inf) - params.start) / seconds if fps else 1.0
+        total += clip.expected * share * (params.rate / fps if params.rate and fps else 1 / params.every)
+    return round(total)
 
 
 def notes_of(clip: RawClip) -> list[str]:

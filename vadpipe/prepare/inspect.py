@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from vadpipe.datasets.base import RawClip, RawDataset
 from vadpipe.errors import UserError
 from vadpipe.params import Ingest
-from vadpipe.prepare.ingest import frame_rate, how_to_store, notes_of, sampling
+from vadpipe.prepare.ingest import expected, frame_rate, how_to_store, notes_of, sampling
 from vadpipe.progress import bar, counted
-from vadpipe.store.frames import Storing, checked
+from vadpipe.store.frames import Checked, checked
 
 
 @dataclass
@@ -63,8 +64,10 @@ def inspect(params: Ingest, dataset: RawDataset, where: str) -> Report:
     storing = how_to_store(params, dataset)
     oddities: list[str] = []
     splits = {"train": Found(), "test": Found()}
-    for clip, rate in zip(dataset.clips, rates, strict=True):
-        oddities += _inspect_clip(clip, params, storing, rate, splits[clip.split])
+    with bar(expected(params, dataset.clips), "frames", "check") as progress:
+        for clip, rate in zip(dataset.clips, rates, strict=True):
+            frames = checked(counted(clip.frames(sampling(params)), progress), storing)
+            oddities += _inspect_clip(clip, frames, rate, splits[clip.split])
     lines = [_split(name, found, dataset.ordered) for name, found in splits.items()]
     if storing.counts is not None:
         low, high = storing.counts
@@ -98,23 +101,22 @@ def _split(name: str, found: Found, ordered: bool) -> str:
     return text
 
 
-def _inspect_clip(clip: RawClip, params: Ingest, storing: Storing, rate: float | None, found: Found) -> list[str]:
-    """Decode a clip, add to what was found, and return its oddities."""
+def _inspect_clip(clip: RawClip, frames: Iterator[Checked], rate: float | None, found: Found) -> list[str]:
+    """Go through the frames of a clip, add to what was found, and return its oddities."""
     length, empty, labels = 0, 0, set()
     size = None
     notes: Counter[str] = Counter()
-    with bar(None, "frames", f"check {clip.name}") as progress:
-        for frame in checked(counted(clip.frames(sampling(params)), progress), storing):
-            size = frame.size
-            length += 1
-            labels.add(frame.label)
-            found.abnormal += frame.label == 1
-            found.unlabelled += frame.label is None
-            found.boxes += bool(frame.boxes)
-            notes.update(frame.notes)
-            if frame.mask is not None:
-                found.masks += 1
-                empty += frame.label == 1 and not frame.mask.any()
+    for frame in frames:
+        size = frame.size
+        length += 1
+        labels.add(frame.label)
+        found.abnormal += frame.label == 1
+        found.unlabelled += frame.label is None
+        found.boxes += bool(frame.boxes)
+        notes.update(frame.notes)
+        if frame.mask is not None:
+            found.masks += 1
+            empty += frame.label == 1 and not frame.mask.any()
     if size is None:
         raise UserError(f"{clip.split}/{clip.name} has no frames; remove the clip or add its frames")
     found.lengths.append(length)
