@@ -493,3 +493,77 @@ def test_a_clip_has_the_frames_that_decode_whatever_its_header_promises(tiny: Pa
     assert clip.notes == [f"the header speaks of {promised} frames, 36 are there"]
     ingest.main("tiny")
     assert by_name()["a2"].length == 36
+
+
+def with_ingest(**changes: object) -> None:
+    tree = tiny_params()
+    tree["ingest"]["tiny"] |= changes
+    write_params(tree)
+
+
+def test_fewer_frames_keep_their_labels_masks_boxes_and_times(tiny: Path) -> None:
+    with_ingest(every=3, start=0.2)
+    ingest.main("tiny")
+    clips, known = by_name(), truths()
+    # Files 003, 006, ...: times 0.2, 0.5, ...; abnormal are 011 to 020.
+    assert [Path(name).stem for name in clips["b1"].column("name")] == [f"{n:03d}" for n in range(3, 35, 3)]
+    assert known["b1"].column("time") == pytest.approx([0.2 + 0.3 * k for k in range(11)])
+    assert known["b1"].labels().tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0]
+    masks = [images.decode_grey(data).any() for data in known["b1"].column("mask")]
+    assert masks == [bool(label) for label in known["b1"].labels()]
+    assert clips["a2"].info["fps"] == pytest.approx(10 / 3)
+    assert [name.partition("#")[2] for name in clips["a2"].column("name")] == [str(n) for n in range(2, 36, 3)]
+
+
+def test_a_rate_takes_frames_at_regular_times(tiny: Path) -> None:
+    with_ingest(rate=4.0)
+    ingest.main("tiny")
+    clips, known = by_name(), truths()
+    assert clips["b2"].info["fps"] == 4.0
+    assert known["b2"].column("time") == pytest.approx([k / 4 for k in range(14)])
+    # A frame stands until the next one comes: those of 0, 0.25, 0.5, ... are 0, 2, 5, 7, ...
+    assert [int(name.partition("#")[2]) for name in clips["b2"].column("name")][:5] == [0, 2, 5, 7, 10]
+    assert known["b2"].labels()[:4].tolist() == [1, 1, 0, 1]  # abnormal but for frame 5
+
+
+def test_smaller_frames_have_smaller_masks_and_boxes(tiny: Path) -> None:
+    with_ingest(side=18)
+    ingest.main("tiny")
+    clips, known = by_name(), truths()
+    assert {(clip.info["height"], clip.info["width"]) for clip in clips.values()} == {(12, 18)}
+    mask = images.decode_grey(known["b1"].column("mask")[10]) > 0
+    expected = np.zeros((12, 18), bool)
+    expected[4:8, 2:6] = True
+    assert (mask == expected).all()
+    assert known["b1"].column("boxes")[10] == [{"track": 0, "x_min": 2, "y_min": 4, "x_max": 6, "y_max": 8}]
+
+
+def test_frames_of_16_bit_are_scaled_by_the_range_of_training(tiny: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split, name in (("train", "t"), ("test", "s")):
+        folder = RAW / split / name
+        folder.mkdir()
+        for index in range(4):
+            counts = rng.integers(7200, 7261, (HEIGHT, WIDTH)).astype(np.uint16)
+            counts[0, :2] = 7200, 7260
+            if split == "test" and index == 2:
+                counts[8:16, 8:16] = 7400
+            cv2.imwrite(str(folder / f"{index}.png"), counts)
+    for name in ("train/a1", "train/a2.avi", "test/b1", "test/b2.avi", "test/b3"):
+        path = RAW / name
+        path.rename(path.parents[1].with_name(f"gone_{path.name}"))
+    for name in ("labels.csv", "tracks.csv", "masks/b1.npy"):
+        (RAW / name).unlink()
+    ingest.main("tiny")
+    clip = by_name()["s"]
+    assert clip.info["counts"] == [7200, 7260]
+    frames = np.concatenate(list(clip.chunks(grey=True)))
+    assert (frames[2, 8:16, 8:16] == 255).all()
+    assert (frames[0].min(), frames[0].max()) == (64, 191)
+
+
+def test_other_depths_in_training_and_test_are_refused(tiny: Path) -> None:
+    cv2.imwrite(str(RAW / "test/b3/005.jpg").replace(".jpg", ".png"), np.full((HEIGHT, WIDTH), 9000, np.uint16))
+    (RAW / "test/b3/005.jpg").unlink()
+    with pytest.raises(UserError, match=r"005\.png has 16 bit, but the training clips begin with frames of 8"):
+        ingest.main("tiny")

@@ -14,6 +14,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from vadpipe import paths
+from vadpipe.errors import UserError
 from vadpipe.files import read_text
 from vadpipe.params import load
 from vadpipe.store.atomic import locked, write_text
@@ -89,6 +90,8 @@ def _check(text: str, path: Path) -> None:
 
 def _insert_all(lines: list[str], additions: Mapping[str, Items]) -> None:
     for section, items in additions.items():
+        for key in _spans("".join(lines), section).keys() & items.keys():
+            raise UserError(f"params.yaml: {section} has an item '{key}' already; choose another name")
         added = [line for key, values in items.items() for line in _block(key, values)]
         if added:
             _insert(lines, section, added)

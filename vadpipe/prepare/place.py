@@ -34,9 +34,10 @@ def place(source: Path, target: Path, how: How) -> None:
             beside.symlink_to(source.resolve(), target_is_directory=True)
         else:
             shutil.copytree(source, beside, ignore=lambda _, names: [name for name in names if ignored(name)])
-    if how != "dvc":
-        # DVC ignores what it adds; the rest must not get into git either.
+    if how == "link":
+        # The folders of data sets are ignored on every branch, a link is no folder to git.
         ignore(target)
+    if how != "dvc":
         return
     try:
         dvc("add", str(target))
@@ -84,5 +85,7 @@ def _edit_ignored(target: Path, edit: Callable[[list[str]], list[str]]) -> None:
     with writing(path), locked(path.with_name(".gitignore.edit"), wait_s=10):
         lines = read_text(path).splitlines() if there(path) else []
         edited = edit(lines)
-        if edited != lines:
+        if edited and edited != lines:
             write_text(path, "".join(f"{line}\n" for line in edited))
+        elif not edited:
+            path.unlink(missing_ok=True)
