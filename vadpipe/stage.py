@@ -125,8 +125,10 @@ def _stamps(path: Path) -> dict[str, Any]:
 
 
 def _check_unchanged(before: dict[str, Any], after: dict[str, Any]) -> None:
-    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    changed = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
     if changed:
+        # Parameters first: they say which files are inputs.
+        changed.sort(key=lambda name: (not name.startswith(str(paths.PARAMS)), name))
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise UserError(
             f"{changed[0]}{more} changed while the stage ran, so its output is of neither the old nor the new state; "
