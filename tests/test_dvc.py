@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import REPO, folder_dataset, tiny_params, write_params
+from tests.conftest import REPO, folder_dataset, tiny_params, write_frames, write_params
 
 pytestmark = pytest.mark.slow
 
@@ -67,13 +67,13 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     params = tiny_params()
     runs = {name for name, run in params["runs"].items() if run["dataset"] == "tiny"}
-    params |= {name: {} for name in ("ingest", "inpaint", "pool_mask", "flow", "features", "runs")}
+    params |= {name: {} for name in ("ingest", "archived", "inpaint", "pool_mask", "flow", "features", "runs")}
     write_params(params, folder)
     call(folder, "git", "init", "-q", "-b", "main")
     call(folder, "git", "config", "user.email", "a@b.c")
     call(folder, "git", "config", "user.name", "a")
     raw = folder_dataset(root / "raw")
-    call(folder, "vadpipe", "data", "add", "tiny", str(raw), "--reader", "folder", "--place", "dvc")
+    call(folder, "vadpipe", "data", "add", "tiny", str(raw), "--reader", "folder", "--fps", "10")
     assert (folder / "data/raw/tiny.dvc").is_file()
     # Fewer runs, and a network that takes no time.
     yaml = YAML()
@@ -116,6 +116,8 @@ def test_scoring_anew_neither_trains_nor_extracts(repository: Path) -> None:
     assert header.split() == ["Experiment", "Created", "tiny_knn.raw.micro_auc", "methods.knn.score.k"]
     assert [line.split()[-1] for line in shown.splitlines() if "[three]" in line] == ["3"]
     assert max(map(len, shown.splitlines())) < 140
+    # `-S` writes the file anew; in the form that it has, one line changes.
+    assert call(repository, "git", "diff", "--numstat", "params.yaml").split() == ["1", "1", "params.yaml"]
     diff = json.loads(call(repository, "dvc", "params", "diff", "--json"))
     assert (diff["params.yaml"]["methods.knn.score.k"].items()) >= {"old": 2, "new": 3}.items()
 
@@ -153,6 +155,49 @@ def test_push_and_pull_into_a_fresh_clone(repository: Path) -> None:
     assert ran(output) == set()
     assert "up to date" in output
     assert metrics(clone) == metrics(repository)
+
+
+def test_a_corrected_label_reaches_evaluation_only(repository: Path) -> None:
+    labels = repository / "data/raw/tiny/labels.csv"
+    labels.write_text(labels.read_text().replace("b1,11,20", "b1,11,21"))
+    output = call(repository, "dvc", "repro")
+    evaluated = {f"evaluate@{name}" for name in RUNS}
+    assert {stage for stage in ran(output) if "data/raw" not in stage} == {"ingest@tiny", *evaluated, "summarize"}
+
+
+def test_a_new_test_clip_trains_nothing(repository: Path) -> None:
+    before = metrics(repository)
+    write_frames(repository / "data/raw/tiny/test/b4", 20)
+    output = call(repository, "dvc", "repro")
+    assert {"ingest@tiny", "flow@tiny", "features@tiny_lite0", "score@tiny_knn"} <= ran(output)
+    assert not {stage for stage in ran(output) if stage.startswith("train")}
+    # It has no row among the labels, so that it is unlabelled and moves no figure.
+    assert metrics(repository) == before
+
+
+def test_footage_stays_out_of_git_where_nothing_of_it_is_known(repository: Path) -> None:
+    """As on a branch from before the data set was added, whose .gitignore files do not name it."""
+    for file in repository.glob("data/*/.gitignore"):
+        file.unlink()
+    shown = call(repository, "git", "status", "--porcelain", "--untracked-files=all")
+    assert not [line for line in shown.splitlines() if line.startswith("??") and "data/" in line]
+    assert not [line for line in shown.splitlines() if "pictures" in line]
+    assert not call(repository, "git", "ls-files", "plots/tiny_knn/pictures")
+
+
+def test_archived_footage_is_gone_and_everything_after_it_runs(repository: Path) -> None:
+    said = call(repository, "vadpipe", "data", "archive", "tiny")
+    assert "removed: data/raw/tiny" in said
+    assert not (repository / "data/raw/tiny").exists()
+    assert "archived" in call(repository, "vadpipe", "data", "list")
+    assert "is right" in call(repository, "vadpipe", "check")
+    assert not ran(call(repository, "dvc", "repro"))
+    call(repository, "git", "add", "-A")
+    call(repository, "git", "commit", "-qm", "archived")
+    changed = call(repository, "dvc", "exp", "run", "-S", "flow.tiny.preset=ultrafast", "-S", "methods.knn.score.k=4")
+    assert {"flow@tiny", "train@tiny_flow_magnitude", "score@tiny_knn", "summarize"} <= ran(changed)
+    call(repository, "git", "checkout", "-q", "-f", "main")
+    call(repository, "dvc", "checkout", "-q", "--force")
 
 
 def test_a_wrong_params_file_stops_before_anything_runs(repository: Path) -> None:
