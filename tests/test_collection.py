@@ -33,11 +33,9 @@ def files() -> dict[str, bytes]:
 
 def test_what_was_added_is_removed_without_a_trace(empty: Path) -> None:
     source = folder_dataset(empty / "elsewhere")
-    Path(".gitignore").write_text("/.venv/\n")
     Path("dvc.lock").write_text("schema: '2.0'\nstages:\n  other@x:\n    cmd: y\n")
     before = files()
-    _, runs = collection.add("mine", source, GIVEN, "copy", private=True)
-    assert "/plots/mine_*/pictures/" in Path(".gitignore").read_text()
+    _, runs = collection.add("mine", source, GIVEN, "copy")
     # What its stages would leave.
     stores = [where("mine") for where in (paths.clips, paths.labels, paths.flow)]
     for path in (*stores, paths.model(runs[0]), paths.plots(runs[0])):
@@ -54,7 +52,7 @@ def test_what_was_added_is_removed_without_a_trace(empty: Path) -> None:
 
 def test_a_link_is_removed_and_what_it_leads_to_stays(empty: Path) -> None:
     source = folder_dataset(empty / "elsewhere")
-    collection.add("mine", source, GIVEN, "link", private=False)
+    collection.add("mine", source, GIVEN, "link")
     assert paths.raw("mine").is_symlink()
     collection.remove("mine")
     assert not paths.raw("mine").is_symlink()
@@ -67,7 +65,7 @@ def test_nothing_is_added_of_data_that_ingest_would_refuse(empty: Path) -> None:
     file.write_bytes(file.read_bytes()[:-30])
     before = files()
     with pytest.raises(UserError, match=r"020\.png"):
-        collection.add("mine", source, GIVEN, "copy", private=True)
+        collection.add("mine", source, GIVEN, "copy")
     assert files() == before
 
 
@@ -81,7 +79,7 @@ def test_an_edit_made_while_the_data_are_copied_is_kept(empty: Path, monkeypatch
         Path("params.yaml").write_text(text.replace("smoothing_s: 0.3", "smoothing_s: 0.7"))
 
     monkeypatch.setattr(place, "place", slowly)
-    collection.add("mine", source, GIVEN, "copy", private=False)
+    collection.add("mine", source, GIVEN, "copy")
     loaded = params.load()
     assert loaded.evaluate.smoothing_s == 0.7
     assert "mine" in loaded.ingest
@@ -98,7 +96,7 @@ def test_data_are_taken_back_if_the_name_was_taken_meanwhile(empty: Path, monkey
 
     monkeypatch.setattr(place, "place", slowly)
     with pytest.raises(UserError, match="ingest has an item 'mine' already"):
-        collection.add("mine", source, GIVEN, "copy", private=False)
+        collection.add("mine", source, GIVEN, "copy")
     assert not paths.raw("mine").exists()
 
 
@@ -118,7 +116,7 @@ def test_of_fast_video_ten_frames_a_second_are_taken(
 ) -> None:
     for split in ("train", "test"):
         video(empty / "source" / split / "a.avi", fps)
-    report, _ = collection.add("mine", empty / "source", {**GIVEN, "fps": None, "rate": asked}, "copy", private=False)
+    report, _ = collection.add("mine", empty / "source", {**GIVEN, "fps": None, "rate": asked}, "copy")
     assert params.load().ingest["mine"].rate == rate
     assert report.shortest == frames
 
@@ -126,13 +124,13 @@ def test_of_fast_video_ten_frames_a_second_are_taken(
 def test_frames_in_folders_ask_for_their_rate(empty: Path) -> None:
     source = folder_dataset(empty / "elsewhere")
     with pytest.raises(UserError, match=r"a folder of frames.*`--fps`"):
-        collection.add("mine", source, {**GIVEN, "fps": None}, "copy", private=False)
+        collection.add("mine", source, {**GIVEN, "fps": None}, "copy")
 
 
 def test_clips_of_one_frame_get_no_run_that_needs_two(empty: Path) -> None:
     for split in ("train", "test"):
         write_frames(empty / "source" / split / "a", 1)
-    collection.add("mine", empty / "source", GIVEN, "copy", private=False)
+    collection.add("mine", empty / "source", GIVEN, "copy")
     loaded = params.load()
     assert {run.method for run in loaded.runs.values()} == {"brightness", "knn"}
     assert not loaded.flow
@@ -144,13 +142,13 @@ def test_large_frames_get_flow_of_the_size_that_methods_need(empty: Path) -> Non
         folder.mkdir(parents=True)
         for index in range(2):
             cv2.imwrite(str(folder / f"{index}.png"), np.full((400, 720, 3), 90, np.uint8))
-    collection.add("mine", empty / "source", GIVEN, "copy", private=False)
+    collection.add("mine", empty / "source", GIVEN, "copy")
     assert params.load().flow["mine"].scale == 0.5
 
 
 def test_a_generated_set_is_not_archived(empty: Path) -> None:
     source = folder_dataset(empty / "elsewhere")
-    collection.add("campus", source, GIVEN, "copy", private=False)
+    collection.add("campus", source, GIVEN, "copy")
     edit.add_items({"generate": {"campus": {"seed": 1}}})
     with pytest.raises(UserError, match="generated"):
         collection.archive("campus")

@@ -181,6 +181,7 @@ def test_footage_stays_out_of_git_where_nothing_of_it_is_known(repository: Path)
         file.unlink()
     shown = call(repository, "git", "status", "--porcelain", "--untracked-files=all")
     assert not [line for line in shown.splitlines() if line.startswith("??") and "data/" in line]
+    assert (repository / "plots/tiny_knn/pictures/top_frames.png").is_file()
     assert not [line for line in shown.splitlines() if "pictures" in line]
     assert not call(repository, "git", "ls-files", "plots/tiny_knn/pictures")
 

@@ -107,7 +107,6 @@ def data_add(
     ] = None,
     side: Annotated[int | None, typer.Option(help="Longest side of what is stored, pixels.")] = None,
     objects: Annotated[list[str] | None, typer.Option(help="Take annotations of this name only; repeat it.")] = None,
-    pictures_in_git: Annotated[bool, typer.Option(help="Let git have pictures of frames, faces included.")] = False,
 ) -> None:
     """Check a data set, bring it to data/raw/NAME, and add it with runs that can work on it to params.yaml.
 
@@ -124,7 +123,7 @@ def data_add(
     from vadpipe import collection
 
     ingest = {"reader": reader, "fps": fps, "rate": rate, "side": side, "objects": objects or None}
-    report, added = collection.add(name, path, ingest, place.value, private=not pictures_in_git)
+    report, added = collection.add(name, path, ingest, place.value)
     for line in report.lines:
         typer.echo(line)
     typer.echo(f"{name} -> {paths.raw(name)} ({place.value}); params.yaml has {len(added)} runs: {', '.join(added)}")

@@ -19,7 +19,6 @@ from vadpipe.prepare.inspect import Report, inspect
 from vadpipe.store.atomic import write_text
 
 _LOCK = Path("dvc.lock")
-_IGNORE = Path(".gitignore")
 # Of video with more frames a second than the first, the second is taken unless another rate is asked for: that of UCSD
 # Ped2, a step of time at which people move by pixels, and a fraction of the work (docs/performance.md).
 _FAST, _RATE = 15.0, 10.0
@@ -62,11 +61,8 @@ def belongings(loaded: Params, name: str) -> Belongings:
     return Belongings({**items, "features": features, "runs": runs}, outputs)
 
 
-def add(name: str, source: Path, ingest: dict[str, Any], how: place.How, private: bool) -> tuple[Report, list[str]]:
+def add(name: str, source: Path, ingest: dict[str, Any], how: place.How) -> tuple[Report, list[str]]:
     """Check a data set, bring it to data/raw/NAME, and add it to params.yaml with runs that can work on it.
-
-    Args:
-        private: keep pictures of its frames out of git.
 
     Returns:
         What was found, and the names of its runs.
@@ -93,8 +89,6 @@ def add(name: str, source: Path, ingest: dict[str, Any], how: place.How, private
     except BaseException:
         place.remove(paths.raw(name))
         raise
-    if private:
-        _ignore_pictures(name)
     return report, list(items["runs"])
 
 
@@ -123,10 +117,6 @@ def remove(name: str) -> Belongings:
     for run in found.runs:
         place.remove(paths.checkpoints(run))
     _forget(_stages(found))
-    lines = read_text(_IGNORE).splitlines() if there(_IGNORE) else []
-    if _pictures(name) in lines:
-        lines.remove(_pictures(name))
-        write_text(_IGNORE, "".join(f"{line}\n" for line in lines))
     return found
 
 
@@ -173,13 +163,3 @@ def _forget(stages: Iterator[str] | list[str]) -> None:
         lines = read_text(_LOCK).splitlines(keepends=True)
         edit.remove_keys(lines, "stages", list(stages))
         write_text(_LOCK, "".join(lines))
-
-
-def _pictures(name: str) -> str:
-    return f"/plots/{name}_*/pictures/"
-
-
-def _ignore_pictures(name: str) -> None:
-    lines = read_text(_IGNORE).splitlines() if there(_IGNORE) else []
-    if _pictures(name) not in lines:
-        write_text(_IGNORE, "".join(f"{line}\n" for line in [*lines, _pictures(name)]))

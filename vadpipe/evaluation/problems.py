@@ -45,8 +45,8 @@ def runs_of(params: Params, names: Sequence[str]) -> list[str]:
         UserError: a name is unknown.
     """
     for name in names:
-        if name not in params.ingest and name not in params.runs:
-            known = did_you_mean(name, [*params.ingest, *params.runs])
+        if name not in params.datasets and name not in params.runs:
+            known = did_you_mean(name, [*params.datasets, *params.runs])
             raise UserError(f"'{name}' is no data set or run{known}")
     return [name for name, run in params.runs.items() if not names or {name, run.dataset} & set(names)]
 

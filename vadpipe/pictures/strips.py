@@ -13,7 +13,7 @@ import PIL.Image
 
 from vadpipe.store.images import Image
 
-_LIMIT = 400_000  # bytes of the PNG, which goes into git
+_LIMIT = 400_000  # bytes of the PNG: a folder of pictures stays light
 _GAP, _CAPTION, _WIDTH = 4, 18, 320  # pixels
 _HIT, _ALARM, _MISSED, _INK = (40, 200, 60), (235, 40, 30), (255, 210, 0), (0, 0, 0)
 _UNKNOWN = (0, 190, 235)

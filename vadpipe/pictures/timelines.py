@@ -23,7 +23,7 @@ from vadpipe.clock import duration
 _WIDTH, _HEIGHT = 3.4, 1.4  # of a panel
 _LEFT, _TOP, _BOTTOM = 0.55, 0.55, 0.6  # margins for numbers, title and legend
 _TICKS = 5
-_LIMIT = 400_000  # bytes of the PNG, which goes into git
+_LIMIT = 400_000  # bytes of the PNG: a folder of pictures stays light
 _SCORE, _SMOOTHED, _ABNORMAL = "#6b9ac4", "#0b3558", "#fbdcd2"
 _STYLE: dict[Any, Any] = {
     "font.size": 8,

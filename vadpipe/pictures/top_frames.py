@@ -21,7 +21,7 @@ from vadpipe.store.scores import read_map
 
 Heat = npt.NDArray[np.float32]
 
-_LIMIT = 400_000  # bytes of the PNG, which goes into git
+_LIMIT = 400_000  # bytes of the PNG: a folder of pictures stays light
 _COLUMNS, _GAP, _CAPTION = 4, 4, 34  # pixels
 UNKNOWN = -1
 _HEAT = (255, 40, 0)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from graphlib import TopologicalSorter
 
+from vadpipe import paths
 from vadpipe.errors import UserError, did_you_mean
 from vadpipe.params import Params
 
@@ -41,7 +42,7 @@ def wanted(params: Params, graph: Graph, names: Sequence[str]) -> set[str]:
     for name in names:
         stages = _named(params, graph, name)
         if not stages:
-            known = did_you_mean(name, [*params.ingest, *params.runs])
+            known = did_you_mean(name, [*params.datasets, *params.runs])
             raise UserError(f"'{name}' is no data set, run or stage{known}")
         found |= stages
     return _closure(graph, found)
@@ -49,12 +50,14 @@ def wanted(params: Params, graph: Graph, names: Sequence[str]) -> set[str]:
 
 def _named(params: Params, graph: Graph, name: str) -> set[str]:
     found: set[str] = set()
-    if name in params.ingest:
+    if name in params.datasets:
         after: Graph = {stage: set() for stage in graph}
         for stage, needs in graph.items():
             for need in needs:
                 after[need].add(stage)
-        found |= {stage for stage in _closure(after, {f"ingest@{name}"} & set(graph)) if "@" in stage}
+        # Of an archived data set DVC tracks what stage `ingest` wrote.
+        first = {f"ingest@{name}", f"{paths.clips(name)}.dvc", f"{paths.labels(name)}.dvc"}
+        found |= {stage for stage in _closure(after, first & set(graph)) if "@" in stage}
     if name in params.runs:
         found |= {f"evaluate@{name}"} & set(graph)
     return found or {stage for stage in graph if name in (stage, stage.split("@")[0])}
