@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -42,11 +43,8 @@ def metrics(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "metrics/summary.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with a data set added as the README says, its pipeline run by `vadpipe repro -j 2`."""
-    root = tmp_path_factory.mktemp("dvc")
-    folder = root / "work"
+def copied(folder: Path, params: dict[str, Any]) -> None:
+    """Copy the repository without its data and results, and give it a params.yaml."""
     shutil.copytree(
         REPO,
         folder,
@@ -65,13 +63,26 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "*cache*",
         ),
     )
-    params = tiny_params()
-    runs = {name for name, run in params["runs"].items() if run["dataset"] == "tiny"}
-    params |= {name: {} for name in ("ingest", "archived", "inpaint", "pool_mask", "flow", "features", "runs")}
     write_params(params, folder)
     call(folder, "git", "init", "-q", "-b", "main")
     call(folder, "git", "config", "user.email", "a@b.c")
     call(folder, "git", "config", "user.name", "a")
+
+
+def without_items() -> dict[str, Any]:
+    """Return the small params.yaml with empty sections."""
+    return tiny_params() | {
+        name: {} for name in ("ingest", "archived", "inpaint", "pool_mask", "flow", "features", "runs")
+    }
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with a data set added as the README says, its pipeline run by `vadpipe repro -j 2`."""
+    root = tmp_path_factory.mktemp("dvc")
+    folder = root / "work"
+    runs = {name for name, run in tiny_params()["runs"].items() if run["dataset"] == "tiny"}
+    copied(folder, without_items())
     raw = folder_dataset(root / "raw")
     call(folder, "vadpipe", "data", "add", "tiny", str(raw), "--reader", "folder", "--fps", "10")
     assert (folder / "data/raw/tiny.dvc").is_file()
@@ -100,7 +111,6 @@ def test_nothing_runs_twice(repository: Path) -> None:
     before = (repository / "dvc.lock").read_text()
     call(repository, "dvc", "repro", "-f", "--no-run-cache", "-s", "features@tiny_lite0", "train@tiny_knn")
     assert call(repository, "git", "diff", "--stat", "params.yaml") == ""
-    call(repository, "git", "checkout", "-q", "dvc.lock")
     assert (repository / "dvc.lock").read_text() == before
     call(repository, "dvc", "checkout", "-q")
 
@@ -157,24 +167,6 @@ def test_push_and_pull_into_a_fresh_clone(repository: Path) -> None:
     assert metrics(clone) == metrics(repository)
 
 
-def test_a_corrected_label_reaches_evaluation_only(repository: Path) -> None:
-    labels = repository / "data/raw/tiny/labels.csv"
-    labels.write_text(labels.read_text().replace("b1,11,20", "b1,11,21"))
-    output = call(repository, "dvc", "repro")
-    evaluated = {f"evaluate@{name}" for name in RUNS}
-    assert {stage for stage in ran(output) if "data/raw" not in stage} == {"ingest@tiny", *evaluated, "summarize"}
-
-
-def test_a_new_test_clip_trains_nothing(repository: Path) -> None:
-    before = metrics(repository)
-    write_frames(repository / "data/raw/tiny/test/b4", 20)
-    output = call(repository, "dvc", "repro")
-    assert {"ingest@tiny", "flow@tiny", "features@tiny_lite0", "score@tiny_knn"} <= ran(output)
-    assert not {stage for stage in ran(output) if stage.startswith("train")}
-    # It has no row among the labels, so that it is unlabelled and moves no figure.
-    assert metrics(repository) == before
-
-
 def test_footage_stays_out_of_git_where_nothing_of_it_is_known(repository: Path) -> None:
     """As on a branch from before the data set was added, whose .gitignore files do not name it."""
     for file in repository.glob("data/*/.gitignore"):
@@ -186,21 +178,6 @@ def test_footage_stays_out_of_git_where_nothing_of_it_is_known(repository: Path)
     assert not call(repository, "git", "ls-files", "plots/tiny_knn/pictures")
 
 
-def test_archived_footage_is_gone_and_everything_after_it_runs(repository: Path) -> None:
-    said = call(repository, "vadpipe", "data", "archive", "tiny")
-    assert "removed: data/raw/tiny" in said
-    assert not (repository / "data/raw/tiny").exists()
-    assert "archived" in call(repository, "vadpipe", "data", "list")
-    assert "is right" in call(repository, "vadpipe", "check")
-    assert not ran(call(repository, "dvc", "repro"))
-    call(repository, "git", "add", "-A")
-    call(repository, "git", "commit", "-qm", "archived")
-    changed = call(repository, "dvc", "exp", "run", "-S", "flow.tiny.preset=ultrafast", "-S", "methods.knn.score.k=4")
-    assert {"flow@tiny", "train@tiny_flow_magnitude", "score@tiny_knn", "summarize"} <= ran(changed)
-    call(repository, "git", "checkout", "-q", "-f", "main")
-    call(repository, "dvc", "checkout", "-q", "--force")
-
-
 def test_a_wrong_params_file_stops_before_anything_runs(repository: Path) -> None:
     params = repository / "params.yaml"
     text = params.read_text()
@@ -209,4 +186,68 @@ def test_a_wrong_params_file_stops_before_anything_runs(repository: Path) -> Non
     params.write_text(text)
     assert "unknown key 'smothing_s'; did you mean 'smoothing_s'" in output
     assert "Running stage" not in output
+    assert "Traceback" not in output
+
+
+def test_a_corrected_label_trains_and_scores_nothing_again(repository: Path) -> None:
+    labels = repository / "data/raw/tiny/labels.csv"
+    text = labels.read_text()
+    before = metrics(repository)
+    labels.unlink()  # a link into the cache of DVC, perhaps
+    labels.write_text(text.replace("b2,6,32", "b2,6,30"))
+    assert labels.read_text() != text
+    stages = {stage for stage in ran(call(repository, "dvc", "repro")) if not stage.startswith("data/raw")}
+    assert stages == {"ingest@tiny", *(f"evaluate@{run}" for run in RUNS), "summarize"}
+    assert metrics(repository) != before
+
+
+def test_a_new_test_clip_trains_nothing_again(repository: Path) -> None:
+    raw = repository / "data/raw/tiny"
+    shutil.copytree(raw / "test/b3", raw / "test/b4")
+    stages = ran(call(repository, "dvc", "repro"))
+    assert {f"score@{run}" for run in RUNS} < stages
+    assert {"ingest@tiny", "flow@tiny", "features@tiny_lite0"} < stages
+    assert not {stage for stage in stages if stage.startswith("train")}
+
+
+def test_archived_footage_is_gone_and_everything_after_it_runs(repository: Path) -> None:
+    said = call(repository, "vadpipe", "data", "archive", "tiny")
+    assert "removed: data/raw/tiny" in said
+    assert not (repository / "data/raw/tiny").exists()
+    assert "archived" in call(repository, "vadpipe", "data", "list")
+    assert "is right" in call(repository, "vadpipe", "check")
+    assert not ran(call(repository, "vadpipe", "repro", "tiny"))
+    assert not ran(call(repository, "dvc", "repro"))
+    call(repository, "git", "add", "-A")
+    call(repository, "git", "commit", "-qm", "archived")
+    changed = call(repository, "dvc", "exp", "run", "-S", "flow.tiny.preset=ultrafast", "-S", "methods.knn.score.k=4")
+    assert {"flow@tiny", "train@tiny_flow_magnitude", "score@tiny_knn", "summarize"} <= ran(changed)
+
+
+EVIL = ("x; touch PWNED #", "y'; touch PWNED; '", '$(touch PWNED)"`touch PWNED`')
+
+
+@pytest.mark.parametrize("key", EVIL)
+@pytest.mark.parametrize("section", ["generate", "ingest", "runs"])
+def test_a_key_of_params_yaml_reaches_no_shell(tmp_path: Path, section: str, key: str) -> None:
+    """Plain `dvc repro`, which checks nothing before it starts a stage."""
+    params = without_items()
+    items = {
+        "generate": {"seed": 1},
+        "ingest": {"reader": "folder", "fps": 10.0, "quality": None},
+        "runs": {**tiny_params()["runs"]["tiny_brightness"], "uses": f"data/clips/{key}"},
+    }
+    params[section] = {key: items[section]}
+    folder = tmp_path / "work"
+    copied(folder, params)
+    # All that the stage depends on is there, so that it is started.
+    for place in ("data/raw", "data/clips", "vadpipe/prepare/generators"):
+        folder_dataset(folder / place / key)
+    output = call(folder, "dvc", "repro", check=False)
+    assert not list(tmp_path.rglob("PWNED*"))
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    stage = {"runs": "train"}.get(section, section)
+    assert len(errors) == 1, output
+    assert errors[0].startswith(f"error: params.yaml: stage {stage}: the key ")
+    assert re.search(rf"ERROR: failed to reproduce ['\"]{stage}@", output)
     assert "Traceback" not in output

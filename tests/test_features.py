@@ -141,6 +141,17 @@ def test_a_transformer_takes_another_size() -> None:
     assert backbone(frames(32, 48)).shape == (3, 384)
 
 
+def test_random_weights_are_the_same_each_time() -> None:
+    """Or a new test clip, for which features are computed anew, would train everything again."""
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    one, other = (Backbone(feature_set())(frames()) for _ in range(2))
+    assert torch.equal(one, other)
+    # What others draw in this process plays no part, nor is it changed.
+    assert torch.equal(torch.rand(2), expected)
+
+
 @pytest.mark.skipif(not RESNET.is_file(), reason="../shared/weights is not here")
 def test_second_backbone_up_to_layer_3() -> None:
     backbone = Backbone(feature_set(weights=str(RESNET), layers=[3], height=64, width=64))

@@ -139,6 +139,65 @@ t.fit(Path({str(killed)!r}), loss=slow)
     assert losses_resumed == losses
 
 
+def flipped(position: float) -> Callable[[bytes], bytes]:
+    """Return what flips a byte at a share of a file's length."""
+
+    def flip(data: bytes) -> bytes:
+        damaged = bytearray(data)
+        damaged[round(position * (len(data) - 1))] ^= 1
+        return bytes(damaged)
+
+    return flip
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "cut off": lambda data: data[: len(data) // 2],
+    "cut off at its end": lambda data: data[:-1],
+    "longer": lambda data: data + b"x",
+    "no state": lambda _: b"hello" * 100,
+    **{f"flipped at {share:.2f}": flipped(share) for share in np.linspace(0, 1, 11)},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_is_told_and_the_training_begins_anew(
+    interrupted: tuple[Path, Weights, list[float]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    damage: str,
+) -> None:
+    state, expected, losses = interrupted
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / "state.pt").write_bytes(DAMAGES[damage](state.read_bytes()))
+    weights, losses_anew = fit(tmp_path / "killed")
+    assert equal(weights, expected)
+    assert losses_anew == losses
+    assert capsys.readouterr().out == f"{tmp_path / 'killed' / 'state.pt'} is damaged: the training begins anew\n"
+    assert not (tmp_path / "killed").exists()
+
+
+def test_every_byte_of_a_state_is_checked(interrupted: tuple[Path, Weights, list[float]], tmp_path: Path) -> None:
+    """Its archive alone has checksums of its parts, none of its own directory."""
+    whole = interrupted[0].read_bytes()
+    assert loop._whole(interrupted[0])
+    for position in range(0, len(whole), 97):
+        (tmp_path / "state.pt").write_bytes(flipped(position / (len(whole) - 1))(whole))
+        assert not loop._whole(tmp_path / "state.pt")
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Weights, list[float]]:
+    """The state of an interrupted training, and weights and losses of one that was not."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    expected, losses = fit(folder / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "SAVE_EVERY_S", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            fit(folder / "killed", loss=dies_after(7))
+    return folder / "killed" / "state.pt", expected, losses
+
+
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_a_loss_that_is_not_finite_is_a_user_error(tmp_path: Path, bad: float) -> None:
     def diverging(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:

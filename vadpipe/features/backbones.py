@@ -47,7 +47,10 @@ class Backbone(nn.Module):
         self.pool = functional.adaptive_max_pool2d if params.pool == "max" else functional.adaptive_avg_pool2d
         self.grid = (params.grid[0], params.grid[1])
         self.layers = params.layers
-        self.net = _network(params)
+        # `weights: random` are the same ones each time, so that equal inputs give equal vectors.
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            torch.manual_seed(0)
+            self.net = _network(params)
         self.record = {"backbone": params.backbone, "timm": timm.__version__, **_load_weights(self.net, params)}
         config: Mapping[str, Any] = timm.get_pretrained_cfg(params.backbone, allow_unregistered=False).to_dict()  # type: ignore[union-attr]
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1) * 255)
