@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import REPO, folder_dataset, tiny_params, write_frames, write_params
+from tests.conftest import REPO, folder_dataset, tiny_params, write_params
 
 pytestmark = pytest.mark.slow
 
