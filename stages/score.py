@@ -1,15 +1,15 @@
 """Stage `score`: score the test clips with every model of a run, to data/scores/RUN."""
 
+from contextlib import closing
 from pathlib import Path
 
 from vadpipe import params, paths, progress
-from vadpipe.errors import UserError
 from vadpipe.methods import base
 from vadpipe.stage import run_stage
 from vadpipe.store import open_store
 from vadpipe.store.atomic import replacing
 from vadpipe.store.scores import ScoreWriter
-from vadpipe.store.seal import check_seal, seal
+from vadpipe.store.seal import seal
 
 
 def main(name: str) -> None:
@@ -21,14 +21,12 @@ def main(name: str) -> None:
     info = {"run": name, "train": run.train, "score": run.score, "computed": store.info.get("computed", {})}
     seeds = base.seeds(method)
     with replacing(paths.scores(name), folder=True) as folder:
-        writer = ScoreWriter(folder, **info)
-        with progress.bar(len(seeds) * (len(clips) + len(training)), "clips", f"score {name}") as bar:
+        with (
+            closing(ScoreWriter(folder, **info)) as writer,
+            progress.bar(len(seeds) * (len(clips) + len(training)), "clips", f"score {name}") as bar,
+        ):
             for seed in seeds:
-                model = paths.model(name) / str(seed)
-                if not model.is_dir():
-                    raise UserError(f"{model} is not here; run `dvc repro train@{name}` or `dvc pull`")
-                check_seal(model, f"run `dvc checkout {paths.model(name)}` or `dvc repro -f train@{name}`")
-                method.load(model)
+                base.load(method, paths.model(name) / str(seed), name)
                 writer.info.setdefault("model", method.record)
                 for clip in clips:
                     writer.write(seed, clip.name, clip.length, method.score(clip))
@@ -36,7 +34,6 @@ def main(name: str) -> None:
                 for clip in training:
                     writer.write_training(seed, clip.name, clip.length, method.score(clip))
                     bar.update()
-        writer.close()
         seal(folder)
     print(f"{name}: {len(clips)} clips, {len(seeds)} seed(s) -> {paths.scores(name)}")
 

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from vadpipe import paths
 from vadpipe.errors import UserError
 from vadpipe.files import read_text
-from vadpipe.params import load
+from vadpipe.params import check
 from vadpipe.store.atomic import locked, write_text
 
 Items = Mapping[str, Mapping[str, Any]]
@@ -43,7 +43,7 @@ def check_items(additions: Mapping[str, Items], path: Path = paths.PARAMS) -> No
     """
     lines = read_text(path).splitlines(keepends=True)
     _insert_all(lines, additions)
-    _check("".join(lines), path)
+    check("".join(lines), path)
 
 
 def remove_items(removals: Mapping[str, Collection[str]], path: Path = paths.PARAMS) -> None:
@@ -75,17 +75,8 @@ def _editing(path: Path) -> Iterator[list[str]]:
         lines = read_text(path).splitlines(keepends=True)
         yield lines
         text = "".join(lines)
-        _check(text, path)
+        check(text, path)
         write_text(path, text)
-
-
-def _check(text: str, path: Path) -> None:
-    tried = path.with_name(f".{path.name}.tried")
-    try:
-        tried.write_text(text, encoding="utf-8")
-        load(tried)
-    finally:
-        tried.unlink(missing_ok=True)
 
 
 def _insert_all(lines: list[str], additions: Mapping[str, Items]) -> None:

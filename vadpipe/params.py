@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from itertools import chain
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import MappingNode, SequenceNode
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, Event, ScalarEvent
 
 from vadpipe import paths
 from vadpipe.errors import UserError, did_you_mean
@@ -26,8 +25,9 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 # Above it nothing here is a number that anybody means: an epoch, a size, a seed, a rate.
 LARGEST = 2**31 - 1
-# Of a params.yaml with some thousand runs.
-_MOST_VALUES = 200_000
+# Characters and values of a params.yaml with some thousand runs, and levels of its values.
+_LONGEST, _MOST_VALUES, _DEEPEST = 1_000_000, 200_000, 50
+_SHOWN = 200  # characters of a value in a message
 
 
 def _different(seeds: list[int]) -> list[int]:
@@ -226,7 +226,7 @@ def parse(model: type[SectionT], values: object, where: str) -> SectionT:
         UserError: an unknown, missing or wrongly typed key, each named.
     """
     if not isinstance(values, dict):
-        raise UserError(f"{where}: expected keys and values, got {values!r}")
+        raise UserError(f"{where}: expected keys and values, got {_shown(values)}")
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -239,7 +239,7 @@ def parse(model: type[SectionT], values: object, where: str) -> SectionT:
                 problems.append(f"{where}: the key '{key}' is missing")
             else:
                 place = f"{where}.{key}" if key else where
-                problems.append(f"{place}: {_lower(detail['msg'])}, got {detail['input']!r}")
+                problems.append(f"{place}: {_lower(detail['msg'])}, got {_shown(detail['input'])}")
         raise UserError("\n       ".join(problems)) from None
 
 
@@ -247,10 +247,22 @@ def load(path: Path = paths.PARAMS) -> Params:
     """Read and check params.yaml.
 
     Raises:
-        UserError: the file is missing or no YAML, a key is unknown, missing or of the wrong type, a name
-            is no identifier, or an item names a data set, method or store that does not exist.
+        UserError: the file is missing, or as `check`.
     """
-    tree = read(path)
+    return check(_text(path), path)
+
+
+def check(text: str, path: Path) -> Params:
+    """Check the text of a params.yaml.
+
+    Args:
+        path: how to name it in messages.
+
+    Raises:
+        UserError: it is no YAML, a key is unknown, missing or of the wrong type, a name is no identifier, or an item
+            names a data set, method or store that does not exist.
+    """
+    tree = _tree(text, path)
     sections = Params.model_fields
     for name in tree:
         if name not in sections:
@@ -281,39 +293,61 @@ def read(path: Path) -> dict[str, Any]:
     """Return the tree of a params.yaml, unchecked.
 
     Raises:
-        UserError: the file is missing or no YAML, or refers to parts of itself.
+        UserError: the file is missing or no YAML, or stands for more than anything that is meant.
     """
+    return _tree(_text(path), path)
+
+
+def _text(path: Path) -> str:
     if not there(path):
         raise UserError(f"{path} is not here; run the command in the root of the repository")
-    text = read_text(path)
+    return read_text(path)
+
+
+def _tree(text: str, path: Path) -> dict[str, Any]:
+    if len(text) > _LONGEST:
+        raise UserError(f"{path} has {len(text):,} characters, more than {_LONGEST:,}; remove what does not belong there")
+    yaml = YAML(typ="safe")
     try:
-        # Before anything is expanded: a few lines of aliases can stand for more than fits into memory.
-        count = _expanded(YAML(pure=True).compose(text), {}) if "*" in text and "&" in text else 0
-        if count > _MOST_VALUES:
-            raise UserError(f"{path}: its aliases (`*name`) stand for {count:,} values; write out what they mean")
-        tree = YAML(typ="safe").load(text)
+        # Before anything is built: a few lines can stand for more than fits into memory.
+        _check_extent(yaml.parse(text), path)
+        tree = yaml.load(text)
     except YAMLError as error:
         raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise UserError(f"{path} is nested too deeply to be a params.yaml; mend it") from None
+    except ValueError as error:
+        # What looks like a date or a number and is none.
+        raise UserError(f"{path} holds a value that cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected sections such as `runs:`, got {tree!r}")
+        raise UserError(f"{path}: expected sections such as `runs:`, got {_shown(tree)}")
     return tree
 
 
-def _expanded(node: Any, known: dict[int, int]) -> int:
-    """Return how many values a YAML node holds once its aliases are expanded."""
-    if id(node) not in known:
-        known[id(node)] = _MOST_VALUES + 1  # for a value that holds itself
-        parts = node.value if isinstance(node, SequenceNode | MappingNode) else []
-        children = chain.from_iterable(part if isinstance(part, tuple) else (part,) for part in parts)
-        known[id(node)] = 1 + sum(_expanded(child, known) for child in children)
-    return known[id(node)]
+def _check_extent(events: Iterator[Event], path: Path) -> None:
+    """Refuse a file that is nested deeply, or whose aliases stand for very many values."""
+    anchors: dict[str, int] = {}
+    counts, names = [0], [""]  # of the values that are open
+    for event in events:
+        if isinstance(event, CollectionStartEvent):
+            counts.append(1)
+            names.append(event.anchor)
+        elif isinstance(event, CollectionEndEvent):
+            count = anchors[names.pop()] = counts.pop()
+            counts[-1] += count
+        elif isinstance(event, ScalarEvent):
+            anchors[event.anchor] = 1
+            counts[-1] += 1
+        elif isinstance(event, AliasEvent):
+            # What is not closed yet holds itself.
+            counts[-1] += anchors.get(event.anchor, _MOST_VALUES + 1)
+        if len(counts) > _DEEPEST:
+            raise UserError(f"{path}, line {event.start_mark.line + 1} is nested too deeply to be a params.yaml; mend it")
+        if counts[-1] > _MOST_VALUES:
+            raise UserError(f"{path}: its aliases (`*name`) stand for {counts[-1]:,} values; write out what they mean")
 
 
 def _items(section: object, model: type[BaseModel] | None, where: str) -> dict[str, Any]:
     if not isinstance(section, dict):
-        raise UserError(f"{where}: expected a mapping of items, got {section!r}; write `{{}}` if it is empty")
+        raise UserError(f"{where}: expected a mapping of items, got {_shown(section)}; write `{{}}` if it is empty")
     for key in section:
         check_key(key, where)
     if model is None:
@@ -329,7 +363,7 @@ def check_key(key: object, where: str) -> None:
     """
     if not isinstance(key, str) or not KEY.fullmatch(key):
         raise UserError(
-            f"{where}: the key {key!r} is no name; use lower-case letters, digits and _, starting with a letter "
+            f"{where}: the key {_shown(key)} is no name; use lower-case letters, digits and _, starting with a letter "
             "(DVC drops or misreads other keys)"
         )
 
@@ -380,3 +414,12 @@ def _known(name: str, known: Mapping[str, object], problem: str) -> None:
 
 def _lower(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
+
+
+def _shown(value: object) -> str:
+    """Return a value for a message, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes out no number of more than some thousand digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

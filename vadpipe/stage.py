@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from vadpipe import params, paths
 from vadpipe.errors import UserError, exit_code_2, explain
+from vadpipe.files import read_text, there
 from vadpipe.parallel import cores
 
 _CODE = ("stages/", "vadpipe/")
@@ -72,11 +74,10 @@ def read_inputs(address: str) -> dict[str, Any]:
     DVC looks at the inputs of a stage when it has ended. What changed while it ran would be recorded beside an
     output that was made before the change, and be called up to date.
     """
-    definition = Path("dvc.yaml")
-    if not definition.is_file():
-        return {}
     stage, _, key = address.partition("@")
-    body = YAML(typ="safe").load(definition)["stages"].get(stage, {})
+    body = _definition(stage)
+    if not body:
+        return {}
     tree = params.read(paths.PARAMS)
     if "foreach" in body:
         section = re.sub(r"\W", "", body["foreach"])
@@ -86,6 +87,18 @@ def read_inputs(address: str) -> dict[str, Any]:
     for dep in body.get("deps", []):
         found |= _contents(Path(dep)) if dep.startswith(_CODE) else _stamps(Path(dep))
     return found
+
+
+def _definition(stage: str) -> Mapping[str, Any]:
+    """Return what dvc.yaml says of a stage."""
+    path = Path("dvc.yaml")
+    if not there(path):
+        return {}
+    try:
+        found = _value(YAML(typ="safe").load(read_text(path)), f"stages.{stage}")
+    except YAMLError as error:
+        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+    return found if isinstance(found, Mapping) else {}
 
 
 def _filled(text: str, key: str, item: object) -> str:
@@ -102,14 +115,18 @@ def _value(tree: Any, name: str) -> Any:
 
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
-        return [path] if path.exists() else []
-    return sorted(
-        Path(folder, file)
-        for folder, _, files in os.walk(path, followlinks=True)
-        if "__pycache__" not in folder
-        for file in files
-        if not file.startswith(".")
-    )
+        return [path] if there(path) else []
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, files in os.walk(path, followlinks=True):
+        about = os.stat(folder)
+        if (about.st_dev, about.st_ino) in seen:
+            # A link that leads back to a folder around it would be followed without end.
+            folders.clear()
+        elif "__pycache__" not in folder:
+            seen.add((about.st_dev, about.st_ino))
+            found += [Path(folder, file) for file in files if not file.startswith(".")]
+    return sorted(found)
 
 
 def _contents(path: Path) -> dict[str, Any]:
@@ -119,7 +136,10 @@ def _contents(path: Path) -> dict[str, Any]:
 def _stamps(path: Path) -> dict[str, Any]:
     found = {}
     for file in _files(path):
-        about = file.stat()
+        try:
+            about = file.stat()
+        except OSError:
+            about = file.lstat()  # of a link whose end cannot be reached; who reads it says so
         found[str(file)] = (about.st_size, about.st_mtime_ns)
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from vadpipe import paths
 from vadpipe.errors import UserError
 from vadpipe.evaluation.measured import damage
 from vadpipe.evaluation.postprocess import KINDS
+from vadpipe.files import read_bytes, there
 
 METRICS = ("micro_auc", "macro_auc", "macro_padded", "average_precision", "eer")
 # Name in summary.json -> where it stands in the result of a run with maps.
@@ -24,6 +26,9 @@ MAP_METRICS = {
 }
 # Methods without a network: what they find needs no learning, so that others must beat them.
 BASELINES = {"brightness", "frame_difference", "flow_magnitude", "coherent_motion"}
+
+# A curve as stage `evaluate` writes it; without points where there is none.
+_CURVE = re.compile(r"fpr,tpr\n(0\.0,0\.0\n(\d[\d.e-]*,\d[\d.e-]*\n)*1\.0,1\.0\n)?")
 
 Result = dict[str, Any]
 
@@ -136,14 +141,14 @@ def roc_rows(runs: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """
     for run in runs:
         path = paths.roc(run)
-        if not path.exists():
+        if not there(path):
             raise UserError(f"{path} is not here; run `dvc repro`")
-        with path.open(newline="") as file:
-            rows = csv.DictReader(file)
-            if rows.fieldnames != ["fpr", "tpr"]:
-                raise UserError(f"{path} is no ROC curve; remove it and run `dvc repro`")
-            for row in rows:
-                yield run, row["fpr"], row["tpr"]
+        text = read_bytes(path).decode(errors="replace")
+        if not _CURVE.fullmatch(text):
+            raise UserError(f"{path} is no ROC curve from 0,0 to 1,1; remove it and run `dvc repro`")
+        for point in text.split()[1:]:
+            fpr, tpr = point.split(",")
+            yield run, fpr, tpr
 
 
 def _descending(result: Result) -> tuple[float, str]:

@@ -16,10 +16,11 @@ from pydantic import BaseModel, Field
 
 import vadpipe
 import vadpipe.methods
-from vadpipe.errors import UserError, did_you_mean
+from vadpipe.errors import UserError, did_you_mean, explain
 from vadpipe.params import Device, Precision, Run, Section, Seeds, parse
 from vadpipe.store import SERVED_BY, AnyClip, Store
 from vadpipe.store.scores import Scores
+from vadpipe.store.seal import check_seal
 
 __all__ = [
     "DeviceParams",
@@ -29,6 +30,7 @@ __all__ = [
     "Scores",
     "Section",
     "get",
+    "load",
     "names",
     "seeds",
     "training_clips",
@@ -168,6 +170,26 @@ def create(run: Run, name: str) -> Method[Any]:
 def seeds(method: Method[Any]) -> list[int]:
     """Return the seeds to fit a method with; [0] where chance plays no part."""
     return list(getattr(method.train, "seeds", [0]))
+
+
+def load(method: Method[Any], model: Path, run: str) -> None:
+    """Load the model of a seed that `save` wrote and stage `train` sealed.
+
+    Raises:
+        UserError: it is not there, not whole, or was saved by other code than this.
+    """
+    if not model.is_dir():
+        raise UserError(f"{model} is not here; run `dvc repro train@{run}` or `dvc pull`")
+    again = f"`dvc repro -f train@{run}`"
+    check_seal(model, f"run `dvc checkout {model.parent}` or {again}")
+    try:
+        method.load(model)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if explain(error) is not None:
+            raise
+        # Every byte is as it was written, so what was written is not what is read here.
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(f"{model} was saved by other code than is here now ({said}); run {again}") from error
 
 
 def training_clips(method: Method[ClipT], store: Store[ClipT]) -> list[ClipT]:

@@ -55,7 +55,6 @@ def locked(path: Path, wait_s: float = 0.0) -> Iterator[None]:
         UserError: another process holds the lock, or no lock file can be written.
     """
     lock = path.with_name(f".{path.name}.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + wait_s
     with writing(path):
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +63,10 @@ def locked(path: Path, wait_s: float = 0.0) -> Iterator[None]:
                 raise UserError(f"{path} is being written by {_holder(lock)}; wait until it has ended, or end it")
             time.sleep(_POLL_S)
     try:
+        with writing(path):
+            os.ftruncate(file, 0)
+            since = time.strftime("%H:%M:%S")
+            os.write(file, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode())
         yield
     finally:
         lock.unlink(missing_ok=True)
@@ -78,9 +81,6 @@ def _try_lock(lock: Path) -> int | None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The holder before us removes the file when it is done; then what we have locked is not what others see.
             if _is_at(file, lock):
-                os.ftruncate(file, 0)
-                since = time.strftime("%H:%M:%S")
-                os.write(file, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode())
                 return file
         except BlockingIOError:
             os.close(file)

@@ -11,6 +11,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -21,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vadpipe.errors import UserError
-from vadpipe.files import read_json
+from vadpipe.files import read_json, reading, there
 from vadpipe.store.atomic import write_json
 
 # Rows a row group: what is held in memory at once, whatever the length of a clip.
@@ -89,14 +90,29 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     """Open a Parquet file.
 
     Raises:
-        UserError: the file is missing, cut off or no Parquet.
+        UserError: the file is missing, may not be read, is cut off or no Parquet.
     """
-    try:
+    if not there(path):
+        raise UserError(f"{path} is not here; run `dvc repro` or `dvc pull`")
+    with _reading(path):
         return pq.ParquetFile(path, page_checksum_verification=True)
-    except FileNotFoundError:
-        raise UserError(f"{path} is not here; run `dvc repro` or `dvc pull`") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise damaged(path, error) from None
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Say in a sentence why a Parquet file cannot be read.
+
+    Raises:
+        UserError: as `files.reading`, or a part of it is damaged.
+    """
+    with reading(path):
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            # Arrow takes the same kind of error for what the system refuses, with a number, and for damage.
+            if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+                raise
+            raise damaged(path, error) from None
 
 
 def damaged(path: Path, error: Exception) -> UserError:
@@ -113,10 +129,8 @@ def read_group(file: pq.ParquetFile, path: Path, group: int, columns: list[str])
     Raises:
         UserError: a page is damaged.
     """
-    try:
+    with _reading(path):
         return file.read_row_group(group, columns)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise damaged(path, error) from None
 
 
 def _decode(values: dict[bytes, bytes] | None) -> dict[str, Any]:
@@ -207,8 +221,9 @@ def check_listed(path: Path, listed: Listed) -> None:
     Raises:
         UserError: the file is missing, damaged, or of another length.
     """
-    if _footer(path) == listed.footer and _listed(path) == listed:
-        return
+    with reading(path):
+        if _footer(path) == listed.footer and _listed(path) == listed:
+            return
     raise UserError(
         f"{path} is not what was written, {listed.frames} frames: its checksum differs; "
         f"run `dvc checkout {path.parent.parent}`, or remove it and run `dvc repro`"

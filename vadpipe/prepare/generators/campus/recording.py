@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,6 +24,7 @@ def record(shots: Iterable[Shot], size: tuple[int, int], fps: float, video: Path
 
     Raises:
         RuntimeError: OpenCV cannot write there.
+        OSError: the disk is full.
     """
     # the writer inside OpenCV: its bytes do not depend on the FFmpeg that happens to be installed
     writer = cv2.VideoWriter(str(video), cv2.CAP_OPENCV_MJPEG, cv2.VideoWriter.fourcc(*"MJPG"), fps, size)
@@ -39,7 +42,16 @@ def record(shots: Iterable[Shot], size: tuple[int, int], fps: float, video: Path
             rows.append((track, index, int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1))
         masks.append(mask)
     writer.release()
+    _check_whole(video)
     return np.stack(masks), sorted(rows)
+
+
+def _check_whole(video: Path) -> None:
+    """Compare the size of an AVI with the one in its head: OpenCV says nothing of what it could not write."""
+    with video.open("rb") as file:
+        head = file.read(8)
+    if video.stat().st_size != int.from_bytes(head[4:], "little") + len(head):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(video))
 
 
 def intervals(abnormal: Bools) -> list[tuple[int, int]]:

@@ -85,12 +85,12 @@ def _save(photograph: Photograph, folder: Path) -> None:
     """Write one image, and its annotation where the folder has room for it.
 
     Raises:
-        RuntimeError: the image cannot be written.
+        OSError: the disk is full.
     """
     file = folder / "images" / f"{photograph.name}.jpg"
     pixels = np.ascontiguousarray(photograph.image[..., ::-1])
-    if not cv2.imwrite(str(file), pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]):
-        raise RuntimeError(f"cannot write {file}")
+    # Not `imwrite`, which does not say why it could not write.
+    file.write_bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes())
     if (folder / "annotations").is_dir():
         tree = ElementTree.ElementTree(_annotation(photograph, file.name))
         ElementTree.indent(tree)
