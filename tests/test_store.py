@@ -71,7 +71,7 @@ def read(store: Path, split: str) -> str:
         elif isinstance(clip, LabelClip):
             found += [clip.column(name) for name in ("label", "mask", "boxes")]
         else:
-            found += [list(clip.encoded()), clip.column("name"), clip.column("time")]
+            found += [list(clip.encoded()), clip.column("name")]
         if isinstance(clip, PreparedClip):
             found += [list(clip.rows(["filled"])), list(clip.rows(["region"])), clip.column("confidence")]
     return repr(found)
@@ -107,9 +107,9 @@ def test_labels_masks_and_boxes_are_in_the_label_store_alone(tmp_path: Path) -> 
     assert clip.labels().tolist() == [0, 1] * 17 + [0]
     assert clip.column("boxes")[:2] == [[], [BOX]]
     assert [data is None for data in clip.column("mask")] == [True, False] * 17 + [True]
+    assert clip.column("time")[:3] == [0, 0.1, 0.2]
     (images,) = open_store(tmp_path / "clips", "clips").clips("test")
-    assert images.column("time")[:3] == [0, 0.1, 0.2]
-    for name in ("label", "mask", "boxes"):
+    for name in ("label", "mask", "boxes", "time"):
         with pytest.raises(KeyError):
             images.column(name)
 
