@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -210,6 +211,11 @@ def prepare(uses: str) -> None:
     stages = {"clips": [ingest], "flow": [ingest, flow], "pools": [ingest, inpaint, pool_mask]}
     for stage in stages[store.parent.name]:
         stage.main(store.name)
+
+
+def heed_ctrl_c() -> None:
+    """Let a child process heed Ctrl-C, which a shell turns off for what it runs in the background, tests included."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 Stage = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -200,8 +200,11 @@ def test_a_saved_model_scores_the_same(store: Store[FeatureClip], tmp_path: Path
 
 
 def test_a_diverging_training_is_a_user_error(store: Store[FeatureClip], tmp_path: Path) -> None:
+    # No params.yaml can say it, but a network may diverge at any rate.
+    infinite = TrainParams(**TRAIN).model_copy(update={"learning_rate": float("inf")})  # type: ignore[arg-type]
+    method = FeatureLstm(infinite, ScoreParams(distance="l2", device="cpu"))
     with pytest.raises(UserError, match="seed 7 diverged in epoch 1 of 30"):
-        fitted(store, tmp_path, seed=7, learning_rate=float("inf"))
+        method.fit(store, Fit(7, tmp_path / "state"))
 
 
 def test_training_clips_without_a_step_are_a_user_error(tmp_path: Path) -> None:

@@ -69,7 +69,9 @@ def test_flow_is_that_of_opencv_across_row_groups(tiny: Path) -> None:
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     field = np.concatenate(list(clips("a1").chunks()))
     for index in (1, 31, 32, 33, 39):
-        assert (field[index] == dis.calc(greys[index - 1], greys[index], None).astype(np.float16)).all()
+        expected = dis.calc(greys[index - 1], greys[index], None).astype(np.float16).astype(np.float32)
+        # The store keeps a 32nd of a pixel.
+        assert (field[index] == np.round(expected * 32) / 32).all()
 
 
 def test_one_core_and_two_give_the_same(tiny: Path) -> None:

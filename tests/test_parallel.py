@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPO, run_stage
+from tests.conftest import REPO, heed_ctrl_c, run_stage
 from vadpipe import parallel
 from vadpipe.errors import UserError
 from vadpipe.parallel import cores, ordered_map
@@ -92,7 +92,13 @@ def test_a_parent_that_is_ended_leaves_no_worker(tmp_path: Path, how: signal.Sig
         "    list(ordered_map(work, range(10_000), 2, processes=True))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
-    parent = subprocess.Popen([sys.executable, "work.py"], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    parent = subprocess.Popen(
+        [sys.executable, "work.py"],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=heed_ctrl_c,
+    )
     deadline = time.monotonic() + 60
     while len(list(tmp_path.glob("worker.*"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import REPO, prepare, tiny_params, write_params
+from tests.conftest import REPO, heed_ctrl_c, prepare, tiny_params, write_params
 from vadpipe.stage import read_inputs
 
 DVC_YAML = """
@@ -268,7 +268,11 @@ def test_an_ended_stage_leaves_nothing_half(here: Path, how: signal.Signals) -> 
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     environment["MEANWHILE"] = "import time; Path('running').touch(); time.sleep(60)"
     stage = subprocess.Popen(
-        [sys.executable, "stages/fake.py", "tiny"], env=environment, text=True, stderr=subprocess.PIPE
+        [sys.executable, "stages/fake.py", "tiny"],
+        env=environment,
+        text=True,
+        stderr=subprocess.PIPE,
+        preexec_fn=heed_ctrl_c,
     )
     deadline = time.monotonic() + 60
     while not Path("running").exists() and time.monotonic() < deadline:

@@ -15,7 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.evaluate import main as evaluate_stage
-from tests.conftest import REPO, write_params
+from tests.conftest import REPO, ingest_params, write_params
 from tests.conftest import write_clips as write_stores
 from vadpipe.errors import UserError
 from vadpipe.evaluation.pixels import pixel_metrics
@@ -124,13 +124,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def params_of(**evaluate: Any) -> None:
-    empty: dict[str, Any] = {name: {} for name in ("generate", "inpaint", "pool_mask", "flow", "features")}
+    empty: dict[str, Any] = {name: {} for name in ("generate", "archived", "inpaint", "pool_mask", "flow", "features")}
     defaults = YAML(typ="safe").load(REPO / "params.yaml")["evaluate"] | {"bootstrap": 100}
     run = {"dataset": "tiny", "method": "brightness", "uses": "data/clips/tiny", "train": {}, "score": {}}
     write_params(
         {
             **empty,
-            "ingest": {"tiny": {"reader": "folder", "fps": 10.0, "quality": None}},
+            "ingest": {"tiny": ingest_params(reader="folder", fps=10.0)},
             "methods": {"brightness": {"train": {}, "score": {}}},
             "evaluate": defaults,
             "runs": {"tiny_run": {**run, "evaluate": {"box_area": [0.01, 0.25], **evaluate}}},

@@ -306,7 +306,9 @@ def _text(path: Path) -> str:
 
 def _tree(text: str, path: Path) -> dict[str, Any]:
     if len(text) > _LONGEST:
-        raise UserError(f"{path} has {len(text):,} characters, more than {_LONGEST:,}; remove what does not belong there")
+        raise UserError(
+            f"{path} has {len(text):,} characters, more than {_LONGEST:,}; remove what does not belong there"
+        )
     yaml = YAML(typ="safe")
     try:
         # Before anything is built: a few lines can stand for more than fits into memory.
@@ -340,7 +342,9 @@ def _check_extent(events: Iterator[Event], path: Path) -> None:
             # What is not closed yet holds itself.
             counts[-1] += anchors.get(event.anchor, _MOST_VALUES + 1)
         if len(counts) > _DEEPEST:
-            raise UserError(f"{path}, line {event.start_mark.line + 1} is nested too deeply to be a params.yaml; mend it")
+            raise UserError(
+                f"{path}, line {event.start_mark.line + 1} is nested too deeply to be a params.yaml; mend it"
+            )
         if counts[-1] > _MOST_VALUES:
             raise UserError(f"{path}: its aliases (`*name`) stand for {counts[-1]:,} values; write out what they mean")
 
