@@ -104,6 +104,30 @@ def test_knn_equals_brute_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert found == pytest.approx(brute_force(gallery, queries, k), rel=1e-5)
 
 
+@pytest.mark.parametrize("absurd", [1e15, -1e18, 1e30, -3e38])
+@pytest.mark.parametrize("count", [6, 90])
+@pytest.mark.parametrize("search", ["faiss", "torch"])
+def test_one_absurd_training_vector_changes_no_score(
+    monkeypatch: pytest.MonkeyPatch, search: str, count: int, absurd: float
+) -> None:
+    """Of a small gallery it is always among those that are compared."""
+    gallery, queries = gallery_and_queries(count)
+    if search != "faiss":
+        monkeypatch.setitem(sys.modules, "faiss", None)
+    spoilt = gallery.copy()
+    spoilt[count // 2, 3] = absurd
+    found = knn.Gallery(spoilt, 2, "cpu").distances(queries)
+    assert found == pytest.approx(brute_force(np.delete(gallery, count // 2, 0), queries, 2), rel=1e-5)
+    assert found == pytest.approx(brute_force(spoilt.astype(np.float64), queries, 2), rel=1e-5)
+
+
+def test_an_absurd_vector_is_none_to_be_near() -> None:
+    gallery, _ = gallery_and_queries(3)
+    gallery[1, 0] = 1e30
+    with pytest.raises(UserError, match=r"k = 3 is larger than the gallery of 2 training vectors"):
+        knn.Gallery(gallery, 3, "cpu")
+
+
 def test_knn_of_a_training_vector_is_exactly_zero(tmp_path: Path) -> None:
     gallery, _ = gallery_and_queries()
     feature_table(tmp_path / "f", gallery, gallery[:40])

@@ -58,9 +58,17 @@ def headline(result: dict[str, Any]) -> str:
     if figures["mean"] is not None:
         text = f"{kind} {figures['mean']:.3f}"
     else:
-        text = "no labels, no AUC" if result["abnormal_frames"] is None else "labels of one class, no AUC"
+        text = f"{_why_no_auc(result)}, no AUC"
     if figures["sd"] is not None:
         text += f", sd {figures['sd']:.3f} over {len(result['seeds'])} seeds"
     if result["pixels"] and result["pixels"]["average_precision"]["mean"] is not None:
         text += f", pixel AP {result['pixels']['average_precision']['mean']:.3f}"
     return f"{result['run']}: {text}, coverage {result['coverage']:.1%}"
+
+
+def _why_no_auc(result: dict[str, Any]) -> str:
+    if result["coverage"] == 0:
+        return "covers no frame"
+    if result["abnormal_frames"] is None:
+        return "no labels"
+    return "labels of one class" if result["coverage"] == 1 else "covers frames of one class"

@@ -31,6 +31,8 @@ _GALLERY_STEP = 65_536
 # Candidates searched beyond k. A search computes |x|^2 - 2xy + |y|^2, a small difference of large numbers;
 # with some to spare, and the distances of the candidates computed anew, rounding cannot lose a neighbour.
 _SPARE = 8
+# Training vectors, about, that the centre is taken of.
+_CENTRE_OF = 10_000
 
 Indices = npt.NDArray[np.int64]
 Search = Callable[[Vectors], Indices]
@@ -87,20 +89,25 @@ class Knn(Method[FeatureClip]):
 class Gallery:
     """Training vectors (N, D), and the sum of the squared distances to the k nearest of them.
 
+    A vector so long that its square is no number any more is left out: it is nobody's neighbour.
+
     Raises:
         UserError: k is larger than the gallery.
     """
 
     def __init__(self, vectors: Vectors, k: int, device: str) -> None:
-        if k > len(vectors):
+        # Distances do not change when everything moves, but near the origin they lose fewer digits. The median, since
+        # one absurd vector moves a mean to where all digits are lost.
+        self.centre = np.median(vectors[:: max(1, len(vectors) // _CENTRE_OF)], axis=0)
+        with np.errstate(over="ignore"):
+            vectors = vectors - self.centre
+            self.vectors = vectors[np.isfinite((vectors**2).sum(1))]
+        if k > len(self.vectors):
             raise UserError(
-                f"knn: k = {k} is larger than the gallery of {len(vectors)} training vectors; lower score.k"
+                f"knn: k = {k} is larger than the gallery of {len(self.vectors)} training vectors; lower score.k"
             )
         self.k = k
-        # Distances do not change when everything moves, but near the origin they lose fewer digits.
-        self.centre = vectors.mean(0)
-        self.vectors = vectors - self.centre
-        self.search = _nearest(self.vectors, min(k + _SPARE, len(vectors)), device)
+        self.search = _nearest(self.vectors, min(k + _SPARE, len(self.vectors)), device)
 
     def distances(self, queries: Vectors) -> Vectors:
         """Return the score (n,) of queries (n, D)."""
