@@ -238,7 +238,8 @@ match order.read_text().split() if order.exists() else []:
 out = Path(sys.argv[3])
 out.parent.mkdir(parents=True, exist_ok=True)
 if sys.argv[1] == "evaluate":
-    shutil.copytree(f"ready/{key}/plots", f"plots/{key}")
+    Path("metrics/roc").mkdir(parents=True, exist_ok=True)
+    shutil.copy(f"ready/{key}/roc.csv", f"metrics/roc/{key}.csv")
     shutil.copy(f"ready/{key}/metrics.json", out)
     print(f"{key}: raw micro AUC 0.900")
 else:
@@ -265,12 +266,12 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_run(name, run.dataset, run.method, [0.9])
         Path("ready", name).mkdir(parents=True)
         paths.run_metrics(name).rename(f"ready/{name}/metrics.json")
-        paths.plots(name).rename(f"ready/{name}/plots")
+        paths.roc(name).rename(f"ready/{name}/roc.csv")
     uses = ["${item.uses}"]
     stages = {
         **stage("ingest", "ingest", ["data/raw/${key}"], "data/clips/${key}"),
         **stage("flow", "flow", ["data/clips/${key}"], "data/flow/${key}"),
-        **stage("features", "features", uses, "data/features/${key}.parquet"),
+        **stage("features", "features", uses, "data/features/${key}"),
         **stage("train", "runs", uses, "models/${key}", params=["methods.${item.method}"]),
         **stage("evaluate", "runs", ["models/${key}"], "metrics/runs/${key}.json"),
         "summarize": {
