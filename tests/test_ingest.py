@@ -113,6 +113,9 @@ def test_ucsd_with_its_traps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert set(known["Test003"].column("mask")) == {None}
     frames = np.concatenate(list(clips["Train001"].chunks()))
     assert (frames[2] == draw(2)[..., ::-1]).all()  # TIFF to PNG: exact
+    # The files do not say how many frames there are in a second; the sets are taken to have ten.
+    assert clips["Train001"].info["fps"] == 10.0
+    assert truths()["Train001"].column("time") == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
 
 
 def test_grey_and_rgba(tiny: Path) -> None:

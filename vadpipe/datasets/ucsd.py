@@ -11,6 +11,8 @@ The intervals mean the numbers in the names of the frames, which count from 1.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from vadpipe.datasets.files import TEXT_SUFFIXES, FrameFiles, entries, frame_fil
 from vadpipe.datasets.labels import NORMAL, Intervals, Known, folder_frames, paired_masks
 from vadpipe.errors import UserError
 from vadpipe.files import read_bytes
+from vadpipe.store.frames import Frame
+from vadpipe.store.sampling import Sampling
 
 # The files do not say; the sets are taken to have 10 frames a second.
 _FPS = 10.0
@@ -62,7 +66,7 @@ def _clip(split: str, folder: Path, files: FrameFiles, known: Known) -> RawClip:
     notes = files.notes()
     if files.numbers[0] != 1:
         notes.append(f"its frames begin with number {files.numbers[0]}, not 1 as in UCSD")
-    return RawClip(split, folder.name, partial(folder_frames, files, known, notes), _FPS, len(files.paths), notes)
+    return RawClip(split, folder.name, partial(_frames, files, known, notes), _FPS, len(files.paths), notes)
 
 
 def _clip_folders(folder: Path, pattern: str) -> list[Path]:
@@ -95,3 +99,7 @@ def _labels(folder: Path, clips: int) -> list[Intervals]:
     if len(found) != clips:
         raise UserError(f"{files[0]} has intervals for {len(found)} clips, but there are {clips} test clips")
     return found
+
+
+def _frames(files: FrameFiles, known: Known, notes: list[str], sampling: Sampling) -> Iterator[Frame]:
+    return folder_frames(files, known, notes, replace(sampling, fps=sampling.fps or _FPS))

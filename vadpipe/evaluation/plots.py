@@ -55,10 +55,7 @@ def headline(result: dict[str, Any]) -> str:
     """Say in a line what came out."""
     figures = result["components"][result["component"]]["raw"]["micro_auc"]
     kind = "raw micro AUC" if result["ordered"] else "image AUROC"
-    if figures["mean"] is not None:
-        text = f"{kind} {figures['mean']:.3f}"
-    else:
-        text = f"{_why_no_auc(result)}, no AUC"
+    text = f"{_why_no_auc(result)}, no AUC" if figures["mean"] is None else f"{kind} {figures['mean']:.3f}"
     if figures["sd"] is not None:
         text += f", sd {figures['sd']:.3f} over {len(result['seeds'])} seeds"
     if result["pixels"] and result["pixels"]["average_precision"]["mean"] is not None:
