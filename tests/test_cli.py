@@ -43,7 +43,7 @@ def test_every_command_has_help_with_an_example(command: tuple[str, ...]) -> Non
 def test_help_is_light() -> None:
     code = (
         "import sys, runpy; sys.argv = ['vadpipe', '--help']\n"
-        "try:\n runpy.run_module('vadpipe.cli', run_name='__main__')\n"
+        "try:\n runpy.run_module('vadpipe', run_name='__main__')\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'cv2', 'sklearn', 'timm', 'pyarrow', 'pandas', 'matplotlib', 'dvc'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"

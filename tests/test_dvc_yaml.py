@@ -112,7 +112,7 @@ def test_no_dependency_is_idle(graph: grimp.ImportGraph, stage: str) -> None:
 def test_commands_hold_nothing_of_params_yaml() -> None:
     """A key in a command would reach the shell before anything has checked it."""
     for name in STAGES:
-        assert body(name)["cmd"] == f"python stages/{name}.py"
+        assert body(name)["cmd"] == f"python -m stages.{name}"
 
 
 def test_labels_and_test_clips_train_nothing_again() -> None:

@@ -154,6 +154,8 @@ MEMORY = {
     ),
     "OpenCV": cv2.error("OpenCV(5.0) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 9 bytes"),
     "the system": OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+    "C++": RuntimeError("std::bad_alloc"),
+    "oneDNN": RuntimeError("could not create a primitive"),
 }
 
 
@@ -163,6 +165,30 @@ def test_out_of_memory_is_a_sentence(whose: str) -> None:
     assert sentence.startswith("there is not enough memory (")
     assert "lower `batch`" in sentence
     assert "\n" not in sentence
+
+
+def test_a_file_is_not_blamed_for_want_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow and safetensors say it in the words in which they speak of damage."""
+    import PIL.Image
+    from safetensors.torch import save_file
+
+    from vadpipe.features import backbones
+    from vadpipe.store.image_files import read_image
+
+    def no_memory(*_: object) -> None:
+        raise OSError("out of memory when reading image file")
+
+    monkeypatch.setattr(PIL.Image.Image, "load", no_memory)
+    with pytest.raises(MemoryError):
+        read_image(cv2.imencode(".bmp", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+    monkeypatch.setattr(backbones, "load_file", lambda path: no_memory())
+    save_file({}, tmp_path / "a.safetensors")
+    with pytest.raises(OSError, match="out of memory"):
+        backbones._read(tmp_path / "a.safetensors", None, None)  # type: ignore[arg-type]
+
+
+def test_no_further_thread_is_a_sentence() -> None:
+    assert str(explain(RuntimeError("can't start new thread"))).startswith("no further thread can be started here; ")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from vadpipe.methods import base, knn
 from vadpipe.methods.knn import Knn, ScoreParams
 from vadpipe.store import FeatureClip, open_store
 from vadpipe.store.scores import Scores, ScoreWriter, read_map, read_scores
+from vadpipe.store.seal import seal
 
 
 def test_one_file_one_method() -> None:
@@ -199,6 +200,20 @@ def test_scoring_without_a_model(tiny: Path) -> None:
     ingest.main("tiny")
     with pytest.raises(UserError, match="dvc repro train@tiny_brightness"):
         score.main("tiny_brightness")
+
+
+@pytest.mark.parametrize("text", ['{"average": 3.0}', "[3.0]", '"3"'])
+def test_a_model_of_other_code_is_to_be_trained_again(tiny: Path, text: str) -> None:
+    """As after an upgrade: whole by its seal, and of other keys."""
+    ingest.main("tiny")
+    train.main("tiny_brightness")
+    model = Path("models/tiny_brightness/0")
+    (model / "brightness.json").write_text(text)
+    (model / "sha256.json").unlink()
+    seal(model)
+    with pytest.raises(UserError, match=r"tiny_brightness/0 was saved by other code .*dvc repro -f train@tiny_bright"):
+        score.main("tiny_brightness")
+    assert not Path("data/scores/tiny_brightness").exists()
 
 
 def test_an_interrupted_training_goes_on_with_the_next_seed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,9 +126,9 @@ def test_names_stand_for_what_is_made_and_what_that_needs(tmp_path: Path, monkey
         wanted(loaded, graph, ["b", "a_kn"])
 
 
-RUNNING = "Running stage 'train@a':\n> python stages/train.py a\n"
+RUNNING = "Running stage 'train@a':\n> python -m stages.train a\n"
 TRACE = 'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\n    f()\n'
-ENDED = "ERROR: failed to reproduce 'train@a': failed to run: python stages/train.py a, exited with"
+ENDED = "ERROR: failed to reproduce 'train@a': failed to run: python -m stages.train a, exited with"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ stages:
   fake:
     foreach: ${ingest}
     do:
-      cmd: python stages/fake.py
+      cmd: python -m stages.fake
       deps:
       - stages/fake.py
       - vadpipe/code
@@ -35,7 +35,7 @@ stages:
       - methods.${item.reader}.score
       - evaluate.bootstrap
   single:
-    cmd: python stages/single.py
+    cmd: python -m stages.single
     deps:
     - data/raw
     params:
@@ -51,10 +51,27 @@ from vadpipe.store.atomic import replacing
 def main(name=""):
     with replacing(Path("out")) as beside:
         beside.write_text(name)
-        exec(os.environ["MEANWHILE"])
+        exec(compile(os.environ["MEANWHILE"], "meanwhile", "exec"))  # of a string, exec would set the exit code
 if __name__ == "__main__":
     (run_single if Path(__file__).stem == "single" else run_stage)(main)
 """
+
+
+def test_links_that_lead_nowhere_or_back_are_no_trouble(here: Path) -> None:
+    """Two folders that lead back to each other would be walked 2 ** 40 times."""
+    for name in ("up", "back"):
+        Path("data/raw/tiny/train", name).symlink_to("..")
+    Path("data/raw/tiny/train/gone").symlink_to("nowhere")
+    Path("data/raw/tiny/train/round").symlink_to("round")
+    assert run("pass", "fake", "tiny").returncode == 0
+
+
+@pytest.mark.parametrize("text", ["stages: [", "stages: {fake: {foreach: [1"])
+def test_a_dvc_yaml_that_is_none(here: Path, text: str) -> None:
+    Path("dvc.yaml").write_text(text)
+    done = run("pass", "fake", "tiny")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: dvc.yaml is no valid YAML: ")
 
 
 @pytest.fixture
@@ -63,6 +80,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     files = {
         "dvc.yaml": DVC_YAML,
+        "stages/__init__.py": (REPO / "stages" / "__init__.py").read_text(),
         "stages/fake.py": FAKE,
         "stages/single.py": FAKE,
         "vadpipe/code/a.py": "A = 1",
@@ -83,7 +101,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(meanwhile: str = "pass", stage: str = "fake", *key: str, **environment: str) -> Any:
     return subprocess.run(
-        [sys.executable, f"stages/{stage}.py", *key],
+        [sys.executable, "-m", f"stages.{stage}", *key],
         capture_output=True,
         text=True,
         check=False,
@@ -228,7 +246,7 @@ def test_the_key_comes_from_dvc_or_by_hand(here: Path) -> None:
     for key in ((), ("a", "b")):
         done = run("pass", "fake", *key, DVC_STAGE="")
         assert done.returncode == 1
-        assert done.stderr == ("usage: python stages/fake.py KEY   (the key of params.yaml that the stage works on)\n")
+        assert done.stderr == ("usage: python -m stages.fake KEY   (the key of params.yaml that the stage works on)\n")
 
 
 @pytest.mark.parametrize("key", ["x; touch PWNED #", "y'; touch PWNED; '", "$(touch PWNED)", "../x", "a@b", "A"])
@@ -268,7 +286,7 @@ def test_an_ended_stage_leaves_nothing_half(here: Path, how: signal.Signals) -> 
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     environment["MEANWHILE"] = "import time; Path('running').touch(); time.sleep(60)"
     stage = subprocess.Popen(
-        [sys.executable, "stages/fake.py", "tiny"],
+        [sys.executable, "-m", "stages.fake", "tiny"],
         env=environment,
         text=True,
         stderr=subprocess.PIPE,

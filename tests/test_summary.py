@@ -227,6 +227,18 @@ def test_a_file_without_a_figure_or_of_another_run_is_damaged(here: Path) -> Non
         summarize_stage()
 
 
+CURVE = "fpr,tpr\n0.0,0.0\n1e-06,0.75\n1.0,1.0\n"
+
+
+@pytest.mark.parametrize("text", [CURVE[:-8], CURVE[:-10], CURVE[:-1], CURVE.replace("0.75", "0,5"), CURVE + "\0", ""])
+def test_a_curve_that_is_cut_off_or_damaged_is_named(here: Path, text: str) -> None:
+    paths.roc("p_lstm").write_text(CURVE)
+    summarize_stage()
+    paths.roc("p_lstm").write_text(text)
+    with pytest.raises(UserError, match=r"p_lstm.* is no ROC curve from 0,0 to 1,1; remove it"):
+        summarize_stage()
+
+
 def results(*names: str) -> str:
     """Return what `vadpipe results` prints."""
     done = CliRunner().invoke(cli.app, ["results", *names], catch_exceptions=False)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vadpipe import __version__, params, paths
-from vadpipe.errors import UserError, exit_code_2
+from vadpipe.errors import UserError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,12 +33,6 @@ class Place(StrEnum):
     copy = "copy"
     link = "link"
     dvc = "dvc"
-
-
-def main() -> None:
-    """Run the command line."""
-    with exit_code_2():
-        app()
 
 
 @app.callback(invoke_without_command=True)
@@ -102,9 +96,7 @@ def data_add(
     reader: Annotated[str, typer.Option(help="Who reads its layout: ucsd, folder or pool.")],
     place: Annotated[Place, typer.Option(help="Copy it and `dvc add` it, copy it only, or link to it.")] = Place.dvc,
     fps: Annotated[float | None, typer.Option(help="Frames a second; without it, what the video says.")] = None,
-    rate: Annotated[
-        float | None, typer.Option(help="Take so many frames a second; 10 of fast video by default.")
-    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Take so many frames a second; 5 of own video by default.")] = None,
     side: Annotated[int | None, typer.Option(help="Longest side of what is stored, pixels.")] = None,
     objects: Annotated[list[str] | None, typer.Option(help="Take annotations of this name only; repeat it.")] = None,
 ) -> None:
@@ -118,7 +110,7 @@ def data_add(
     Layout `pool`: train/images/*.jpg and train/annotations/*.xml (Pascal VOC), train_empty/images; test likewise.
     What is read how, and what is refused: docs/data.md.
 
-    Example: vadpipe data add gate ~/recordings --reader folder --rate 5
+    Example: vadpipe data add gate ~/recordings --reader folder --rate 10
     """
     from vadpipe import collection
 
@@ -283,7 +275,3 @@ def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     for row in [header, *rows]:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-if __name__ == "__main__":
-    main()

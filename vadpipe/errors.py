@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from types import TracebackType
 
 # What the operating system says when an output cannot be written, and the way out.
 _CANNOT_WRITE = {
@@ -45,8 +46,13 @@ _WRAPPED = re.compile(r"\b(?:os error|errno:?) (\d+)|\[[Ee]rrno (\d+)\]")
 _SHORT_WRITE = re.compile(r"requested and \d+ written|PytorchStreamWriter failed|unexpected pos \d+ vs \d+")
 
 
-# What NumPy, PyTorch, OpenCV, Arrow and the system say.
-_NO_MEMORY = re.compile(r"out of memory|(can't|cannot|unable to) allocate|insufficient memory", re.IGNORECASE)
+# What NumPy, PyTorch and its oneDNN, OpenCV, Arrow, C++ and the system say.
+_NO_MEMORY = re.compile(
+    r"out of memory|(can't|cannot|unable to) allocate|insufficient memory|bad_alloc|could not create a primitive",
+    re.IGNORECASE,
+)
+_NO_THREAD = "can't start new thread"
+_INTERRUPTED = "interrupted"
 
 
 class UserError(Exception):
@@ -122,6 +128,11 @@ def _number(text: str) -> int | None:
     return int(found[1] or found[2]) if found else None
 
 
+def no_memory(error: BaseException) -> bool:
+    """Say whether an error, of whatever library, is that memory ran out; then the file at hand is not to blame."""
+    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
+
+
 def explain(error: BaseException) -> str | None:
     """Return the sentence for an error that a user can mend, None for one of the program.
 
@@ -129,8 +140,12 @@ def explain(error: BaseException) -> str | None:
     """
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+    if no_memory(error):
         return f"there is not enough memory ({_line(error)}); lower `batch` or the size of what is read, or free some"
+    if _NO_THREAD in str(error):
+        return (
+            "no further thread can be started here; use fewer cores (VADPIPE_CORES=1), or raise the limit (`ulimit -u`)"
+        )
     code, named = _code(error), _named(error)
     if _of_space(error):
         return f"cannot write {named or 'a file'}: {_CANNOT_WRITE[code or errno.ENOSPC]}"
@@ -144,13 +159,21 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
+def interrupted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Tell of Ctrl-C in a line, of all else as Python does; a `sys.excepthook`."""
+    if issubclass(kind, KeyboardInterrupt):
+        print(_INTERRUPTED, file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
 @contextmanager
 def exit_code_2() -> Iterator[None]:
     """End with one line instead of a traceback: exit code 2 for a user's mistake, 130 for Ctrl-C."""
     try:
         yield
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(_INTERRUPTED, file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # Whoever read the output (`| head`) has seen enough; Python would complain when it flushes the rest.

@@ -18,6 +18,7 @@ from ruamel.yaml.error import YAMLError
 from vadpipe import params, paths
 from vadpipe.errors import UserError, exit_code_2, explain
 from vadpipe.files import read_text, there
+from vadpipe.machine import keep_freed_memory
 from vadpipe.parallel import cores
 
 _CODE = ("stages/", "vadpipe/")
@@ -31,7 +32,7 @@ def run_stage(main: Callable[[str], None]) -> None:
     stage = Path(sys.argv[0]).stem
     key = sys.argv[1] if len(sys.argv) == 2 else os.environ.get("DVC_STAGE", "").partition("@")[2]
     if not key or len(sys.argv) > 2:
-        sys.exit(f"usage: python {sys.argv[0]} KEY   (the key of params.yaml that the stage works on)")
+        sys.exit(f"usage: python -m stages.{stage} KEY   (the key of params.yaml that the stage works on)")
     with exit_code_2():
         params.check_key(key, f"params.yaml: stage {stage}")
     _run(f"{stage}@{key}", partial(main, key))
@@ -45,6 +46,7 @@ def run_single(main: Callable[[], None]) -> None:
 def _run(address: str, main: Callable[[], None]) -> None:
     # SIGTERM ends the stage as an exception does, so that what is half written is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    keep_freed_memory()
     failure = paths.failure(address)
     with exit_code_2():
         try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from vadpipe.evaluation.arrays import Floats, Ints, Labels
 from vadpipe.evaluation.frame import Pairs
@@ -24,7 +24,7 @@ def over_seeds(values: Sequence[float]) -> dict[str, Any]:
     mean, sd, ci95 = each.mean(), np.nan, None
     if len(each) > 1 and not np.isnan(mean):
         sd = each.std(ddof=1)
-        half = t.ppf(0.975, len(each) - 1) * sd / np.sqrt(len(each))
+        half = stdtrit(len(each) - 1, 0.975) * sd / np.sqrt(len(each))
         ci95 = [rounded(mean - half), rounded(mean + half)]
     return {
         "mean": rounded(mean),

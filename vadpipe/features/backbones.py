@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from vadpipe.errors import UserError, did_you_mean
+from vadpipe.errors import UserError, did_you_mean, no_memory
 from vadpipe.params import FeatureSet
 
 # EfficientNet-Lite0 (Apache-2.0) comes with a package from the registry: its tensors stand in the order of
@@ -142,6 +142,8 @@ def _read(path: Path, net: nn.Module, params: FeatureSet) -> Weights:
         try:
             return load_file(path)
         except Exception as error:  # safetensors raises its own type for every kind of damage
+            if no_memory(error):
+                raise
             raise UserError(f"{path} is no whole .safetensors file: {error}") from None
     if params.weights != "auto":
         raise UserError(f"{path}: give weights as .safetensors (pickled files can run code)")

@@ -15,7 +15,7 @@ from av.stream import Disposition
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from vadpipe.errors import UserError
+from vadpipe.errors import UserError, no_memory
 
 _IDR = 5  # type of a unit of H.264 with an instantaneous decoding refresh
 
@@ -40,6 +40,8 @@ def opened(path: Path, threads: int, note: Note) -> Iterator[tuple[InputContaine
         # With its protocol, or `a:b.mp4` would be one; and no playlist leads elsewhere.
         container = av.open(f"file:{path}", container_options={"protocol_whitelist": "file"}, metadata_errors="ignore")
     except av.FFmpegError as error:
+        if no_memory(error):
+            raise
         raise UserError(
             f"{path} cannot be read as a video ({_reason(before, error)}); "
             "copy it again, encode it anew or give a folder of frames"
@@ -129,6 +131,8 @@ def _undamaged(container: InputContainer, stream: VideoStream, note: Note) -> It
                     raise DamageError("parts of the image are missing")
                 yield frame
     except av.FFmpegError as error:
+        if no_memory(error):
+            raise
         raise DamageError(_reason(before, error)) from None
 
 

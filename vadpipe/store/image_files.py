@@ -47,6 +47,7 @@ import PIL.PpmImagePlugin
 import PIL.TiffImagePlugin
 import PIL.WebPImagePlugin
 
+from vadpipe.errors import no_memory
 from vadpipe.files import reading
 from vadpipe.store.images import Size, size_of
 from vadpipe.store.jpeg import check_jpeg
@@ -220,7 +221,9 @@ def _no_image(head: bytes) -> str:
     return "not an image, one of a kind that is not read, or damaged in its header"
 
 
-def _damaged(image: PIL.Image.Image, error: BaseException) -> ValueError:
+def _damaged(image: PIL.Image.Image, error: BaseException) -> Exception:
+    if no_memory(error):
+        return MemoryError(str(error))
     return ValueError(f"the {image.format} is cut off or damaged ({' '.join(str(error).split())})")
 
 

@@ -31,6 +31,8 @@ def check_seal(folder: Path, way_out: str) -> None:
     if not (folder / _SEAL).is_file():
         raise UserError(f"{folder / _SEAL} is not here, so {folder} is not whole; {way_out}")
     sealed, there = read_json(folder / _SEAL, way_out), dict(_digests(folder))
+    if not all(isinstance(digest, str) for digest in sealed.values()):
+        raise UserError(f"{folder / _SEAL} holds other things than checksums; {way_out}")
     for name in sorted(sealed.keys() | there.keys()):
         if name not in there:
             raise UserError(f"{folder / name} is missing; {way_out}")
