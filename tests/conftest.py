@@ -194,6 +194,25 @@ def tiny_params() -> dict[str, Any]:
     return params
 
 
+# A value of `changed_params`.
+REMOVED = object()
+
+
+def changed_params(**changes: Any) -> dict[str, Any]:
+    """Return the small params with values set, or keys `REMOVED`, by path: `flow__tiny__preset="fast"`."""
+    tree = tiny_params()
+    for path, value in changes.items():
+        *parents, key = path.split("__")
+        section = tree
+        for parent in parents:
+            section = section[parent]
+        if value is REMOVED:
+            del section[key]
+        else:
+            section[key] = value
+    return tree
+
+
 def write_params(params: dict[str, Any], folder: Path = Path()) -> None:
     with (folder / "params.yaml").open("w") as file:
         YAML().dump(params, file)

@@ -120,6 +120,8 @@ def test_of_own_video_five_frames_a_second_are_taken(
     report, _ = collection.add("mine", empty / "source", {**GIVEN, "fps": None, "rate": asked}, "copy")
     assert params.load().ingest["mine"].rate == rate
     assert report.shortest == frames
+    told = f"{rate:g} of {fps:g}" if rate not in {None, fps} else f"{fps:g}"
+    assert f", {told} frames a second, " in report.lines[0]
 
 
 def test_frames_in_folders_ask_for_their_rate(empty: Path) -> None:

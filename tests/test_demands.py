@@ -8,25 +8,13 @@ from typing import Any
 import pytest
 
 from stages import ingest
-from tests.conftest import ingest_params, tiny_params, write_params
+from tests.conftest import changed_params, ingest_params, tiny_params, write_params
 from vadpipe import demands, machine, params
 from vadpipe.errors import UserError
 
 
-def changed(**changes: Any) -> dict[str, Any]:
-    """Return the small params with values set by dotted path."""
-    tree = tiny_params()
-    for dotted, value in changes.items():
-        *parents, key = dotted.split("__")
-        section = tree
-        for parent in parents:
-            section = section[parent]
-        section[key] = value
-    return tree
-
-
 def refusal(**changes: Any) -> str:
-    write_params(changed(**changes))
+    write_params(changed_params(**changes))
     with pytest.raises(UserError) as error:
         demands.check(params.load())
     return str(error.value)

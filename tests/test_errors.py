@@ -191,6 +191,15 @@ def test_no_further_thread_is_a_sentence() -> None:
     assert str(explain(RuntimeError("can't start new thread"))).startswith("no further thread can be started here; ")
 
 
+def test_trouble_with_ending_does_not_hide_what_came_first() -> None:
+    with pytest.raises(RuntimeError) as found:
+        try:
+            raise MemoryError
+        finally:
+            raise RuntimeError("cannot join thread before it is started")
+    assert str(explain(found.value)).startswith("there is not enough memory (MemoryError); ")
+
+
 @pytest.mark.parametrize(
     "error",
     [

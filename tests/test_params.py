@@ -4,70 +4,62 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.conftest import REPO, ingest_params, run_stage, tiny_params, write_params
+from tests.conftest import REMOVED, REPO, changed_params, ingest_params, run_stage, tiny_params, write_params
 from vadpipe import demands, edit, params
 from vadpipe.errors import UserError
 
-
-def changed(**changes: Any) -> dict[str, Any]:
-    """Return the small params with values set by dotted path, `None` for a removed key."""
-    tree = tiny_params()
-    for dotted, value in changes.items():
-        *parents, key = dotted.split("__")
-        section = tree
-        for parent in parents:
-            section = section[parent]
-        if value is None:
-            del section[key]
-        else:
-            section[key] = value
-    return tree
-
-
 BAD = {
-    "unknown key": (changed(flow__tiny__presett="fast"), r"flow\.tiny: unknown key 'presett'; did you mean 'preset'\?"),
-    "missing key": (changed(flow__tiny__preset=None), r"flow\.tiny: the key 'preset' is missing"),
-    "wrong type": (changed(features__tiny_net__batch="many"), r"features\.tiny_net\.batch: .*integer.*'many'"),
-    "text for a number": (changed(ingest__tiny__fps="10"), r"ingest\.tiny\.fps"),
-    "not one of": (changed(flow__tiny__algorithm="dis2"), r"flow\.tiny\.algorithm: .*'dis' or 'farneback'"),
-    "out of range": (changed(ingest__tiny__quality=0), r"ingest\.tiny\.quality"),
+    "unknown key": (
+        changed_params(flow__tiny__presett="fast"),
+        r"flow\.tiny: unknown key 'presett'; did you mean 'preset'\?",
+    ),
+    "missing key": (changed_params(flow__tiny__preset=REMOVED), r"flow\.tiny: the key 'preset' is missing"),
+    "wrong type": (changed_params(features__tiny_net__batch="many"), r"features\.tiny_net\.batch: .*integer.*'many'"),
+    "text for a number": (changed_params(ingest__tiny__fps="10"), r"ingest\.tiny\.fps"),
+    "not one of": (changed_params(flow__tiny__algorithm="dis2"), r"flow\.tiny\.algorithm: .*'dis' or 'farneback'"),
+    "out of range": (changed_params(ingest__tiny__quality=0), r"ingest\.tiny\.quality"),
     "unknown section": ({**tiny_params(), "evaluation": {}}, r"unknown section 'evaluation'; did you mean 'evaluate'"),
-    "missing section": (changed(flow=None), r"section 'flow' is missing"),
+    "missing section": (changed_params(flow=REMOVED), r"section 'flow' is missing"),
     "unknown data set": (
-        changed(runs__tiny_knn__dataset="tinny"),
+        changed_params(runs__tiny_knn__dataset="tinny"),
         r"runs\.tiny_knn\.dataset: .*'tinny'; did you mean 'tiny'",
     ),
-    "unknown method": (changed(runs__tiny_knn__method="knnn"), r"runs\.tiny_knn\.method: .*'knnn'; did you mean 'knn'"),
-    "dangling uses": (changed(runs__tiny_knn__uses="data/features/x"), r"runs\.tiny_knn\.uses"),
+    "unknown method": (
+        changed_params(runs__tiny_knn__method="knnn"),
+        r"runs\.tiny_knn\.method: .*'knnn'; did you mean 'knn'",
+    ),
+    "dangling uses": (changed_params(runs__tiny_knn__uses="data/features/x"), r"runs\.tiny_knn\.uses"),
     "bad override": (
-        changed(runs__tiny_knn__evaluate={"bootstrp": 3}),
+        changed_params(runs__tiny_knn__evaluate={"bootstrp": 3}),
         r"runs\.tiny_knn\.evaluate: unknown key 'bootstrp'",
     ),
     "features of nothing": (
-        changed(features__tiny_net__uses="data/clips/tin"),
+        changed_params(features__tiny_net__uses="data/clips/tin"),
         r"features\.tiny_net\.uses: no stage writes 'data/clips/tin'; did you mean 'data/clips/tiny'",
     ),
     "pool of images that are not inpainted": (
-        changed(pool_mask={"tiny": {"confidence": 0.3, "shrink": 0.0}}),
+        changed_params(pool_mask={"tiny": {"confidence": 0.3, "shrink": 0.0}}),
         "no item of `inpaint`",
     ),
     "reserved": (
         {**tiny_params(), "runs": {"summary": tiny_params()["runs"]["tiny_knn"]}},
         r"runs\.summary: .*rename it",
     ),
-    "grid of no layer": (changed(features__tiny_net__grid=[2, 2]), r"features\.tiny_net: .*a grid needs `layers`"),
-    "grid of one": (changed(features__tiny_net__grid=[2]), r"features\.tiny_net\.grid"),
+    "grid of no layer": (
+        changed_params(features__tiny_net__grid=[2, 2]),
+        r"features\.tiny_net: .*a grid needs `layers`",
+    ),
+    "grid of one": (changed_params(features__tiny_net__grid=[2]), r"features\.tiny_net\.grid"),
     "number as key": ({**tiny_params(), "flow": {5: {}}}, r"flow: the key 5 is no name"),
     "bool as key": ({**tiny_params(), "runs": {True: {}}}, r"runs: the key True is no name"),
     "dot in a key": ({**tiny_params(), "generate": {"a.b": {}}}, r"generate: the key 'a\.b' is no name"),
     "path as key": ({**tiny_params(), "generate": {"../a": {}}}, r"the key '\.\./a' is no name"),
     "capital in a key": ({**tiny_params(), "generate": {"A": {}}}, r"the key 'A' is no name"),
     "list for a section": ({**tiny_params(), "runs": ["a"]}, r"runs: expected a mapping"),
-    "value for an item": (changed(flow__tiny=3), r"flow\.tiny: expected keys and values, got 3"),
+    "value for an item": (changed_params(flow__tiny=3), r"flow\.tiny: expected keys and values, got 3"),
 }
 
 
@@ -82,11 +74,14 @@ def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cas
 
 
 METHOD_BAD = {
-    "unknown": (changed(methods__knn__score__kk=3), r"methods\.knn\.score .*unknown key 'kk'; did you mean 'k'"),
-    "type": (changed(methods__knn__score__k="two"), r"methods\.knn\.score"),
-    "range": (changed(runs__tiny_knn__score={"k": 0}), r"runs\.tiny_knn\.score\.k: .*greater than or equal to 1"),
+    "unknown": (changed_params(methods__knn__score__kk=3), r"methods\.knn\.score .*unknown key 'kk'; did you mean 'k'"),
+    "type": (changed_params(methods__knn__score__k="two"), r"methods\.knn\.score"),
+    "range": (
+        changed_params(runs__tiny_knn__score={"k": 0}),
+        r"runs\.tiny_knn\.score\.k: .*greater than or equal to 1",
+    ),
     "kind": (
-        changed(runs__tiny_knn__uses="data/flow/tiny"),
+        changed_params(runs__tiny_knn__uses="data/flow/tiny"),
         r"runs\.tiny_knn\.uses: 'data/flow/tiny' is of kind 'flow', but knn needs 'features'",
     ),
     "no such method": (
@@ -107,7 +102,7 @@ def test_mistakes_in_methods_are_named(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_all_mistakes_of_an_item_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_params(changed(flow__tiny__scale=3.0, flow__tiny__algo="x"))
+    write_params(changed_params(flow__tiny__scale=3.0, flow__tiny__algo="x"))
     with pytest.raises(UserError) as error:
         params.load()
     assert "flow.tiny.scale" in str(error.value)
@@ -116,7 +111,7 @@ def test_all_mistakes_of_an_item_at_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_uses_of_another_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    tree = changed(ingest__other=ingest_params(reader="folder", fps=1.0))
+    tree = changed_params(ingest__other=ingest_params(reader="folder", fps=1.0))
     tree["runs"]["tiny_knn"]["dataset"] = "other"
     write_params(tree)
     with pytest.raises(UserError, match="prepared from the data set 'tiny', but the run is on 'other'"):
@@ -134,7 +129,7 @@ def test_no_file_and_no_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_run_merges_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_params(changed(runs__tiny_knn__score={"k": 5}, runs__tiny_knn__evaluate={"bootstrap": 7}))
+    write_params(changed_params(runs__tiny_knn__score={"k": 5}, runs__tiny_knn__evaluate={"bootstrap": 7}))
     run = params.load().run("tiny_knn")
     assert run.score["k"] == 5
     assert run.score["device"] == "auto"

@@ -48,7 +48,8 @@ _SHORT_WRITE = re.compile(r"requested and \d+ written|PytorchStreamWriter failed
 
 # What NumPy, PyTorch and its oneDNN, OpenCV, Arrow, C++ and the system say.
 _NO_MEMORY = re.compile(
-    r"out of memory|(can't|cannot|unable to) allocate|insufficient memory|bad_alloc|could not create a primitive",
+    r"out of memory|(can't|cannot|unable to) allocate|insufficient memory|bad_alloc|"
+    r"could not (create|execute) a primitive|failed to map segment",
     re.IGNORECASE,
 )
 _NO_THREAD = "can't start new thread"
@@ -133,6 +134,13 @@ def no_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
 
 
+def _first(error: BaseException) -> BaseException:
+    """Return the error that came first: trouble with ending a pool of threads hides that none could be started."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
 def explain(error: BaseException) -> str | None:
     """Return the sentence for an error that a user can mend, None for one of the program.
 
@@ -140,9 +148,10 @@ def explain(error: BaseException) -> str | None:
     """
     if isinstance(error, UserError):
         return str(error)
-    if no_memory(error):
-        return f"there is not enough memory ({_line(error)}); lower `batch` or the size of what is read, or free some"
-    if _NO_THREAD in str(error):
+    first = _first(error)
+    if no_memory(error) or no_memory(first):
+        return f"there is not enough memory ({_line(first)}); lower `batch` or the size of what is read, or free some"
+    if _NO_THREAD in str(first):
         return (
             "no further thread can be started here; use fewer cores (VADPIPE_CORES=1), or raise the limit (`ulimit -u`)"
         )

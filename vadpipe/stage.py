@@ -18,7 +18,6 @@ from ruamel.yaml.error import YAMLError
 from vadpipe import params, paths
 from vadpipe.errors import UserError, exit_code_2, explain
 from vadpipe.files import read_text, there
-from vadpipe.machine import keep_freed_memory
 from vadpipe.parallel import cores
 
 _CODE = ("stages/", "vadpipe/")
@@ -46,7 +45,6 @@ def run_single(main: Callable[[], None]) -> None:
 def _run(address: str, main: Callable[[], None]) -> None:
     # SIGTERM ends the stage as an exception does, so that what is half written is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    keep_freed_memory()
     failure = paths.failure(address)
     with exit_code_2():
         try:

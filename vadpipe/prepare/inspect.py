@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ class Found:
     unlabelled: int = 0
     seconds: float = 0.0
     sizes: Counter[str] = field(default_factory=Counter)
-    rates: Counter[float] = field(default_factory=Counter)
+    rates: Counter[str] = field(default_factory=Counter)
     lengths: list[int] = field(default_factory=list)
     longest_side: int = 0
 
@@ -67,7 +68,11 @@ def inspect(params: Ingest, dataset: RawDataset, where: str) -> Report:
     with bar(expected(params, dataset.clips), "frames", "check") as progress:
         for clip, rate in zip(dataset.clips, rates, strict=True):
             frames = checked(counted(clip.frames(sampling(params)), progress), storing)
-            oddities += _inspect_clip(clip, frames, rate, splits[clip.split])
+            found = splits[clip.split]
+            oddities += _inspect_clip(clip, frames, rate, found)
+            if rate is not None:
+                source = params.fps or clip.fps or rate
+                found.rates[f"{rate:.5g}" + ("" if math.isclose(rate, source) else f" of {source:.5g}")] += 1
     lines = [_split(name, found, dataset.ordered) for name, found in splits.items()]
     if storing.counts is not None:
         low, high = storing.counts
@@ -84,9 +89,9 @@ def inspect(params: Ingest, dataset: RawDataset, where: str) -> Report:
     if splits["train"].sizes.keys() != test.sizes.keys() and dataset.ordered:
         oddities.append("training and test clips have other sizes; most methods compare them place by place")
     lines += [f"oddity: {oddity}" for oddity in [*dataset.oddities, *oddities]]
-    found = splits.values()
-    shortest = min(length for split in found for length in split.lengths)
-    return Report(lines, dataset.ordered, shortest, max(split.longest_side for split in found))
+    shortest = min(length for found in splits.values() for length in found.lengths)
+    longest = max(found.longest_side for found in splits.values())
+    return Report(lines, dataset.ordered, shortest, longest)
 
 
 def _split(name: str, found: Found, ordered: bool) -> str:
@@ -96,7 +101,7 @@ def _split(name: str, found: Found, ordered: bool) -> str:
         f"({min(found.lengths)} to {max(found.lengths)} a clip), {sizes}"
     )
     if ordered:
-        rates = ", ".join(f"{rate:g}" for rate, _ in found.rates.most_common())
+        rates = ", ".join(rate for rate, _ in found.rates.most_common())
         text += f", {rates} frames a second, {found.seconds / 60:.1f} min"
     return text
 
@@ -123,7 +128,6 @@ def _inspect_clip(clip: RawClip, frames: Iterator[Checked], rate: float | None, 
     found.sizes[f"{size.height}x{size.width} {'grey' if size.channels == 1 else 'colour'}"] += 1
     found.longest_side = max(found.longest_side, size.height, size.width)
     if rate is not None:
-        found.rates[round(rate, 3)] += 1
         found.seconds += length / rate
     oddities = [f"{clip.name}: {note}" for note in notes_of(clip)]
     oddities += [f"{clip.name}: {note} ({count} of {length} frames)" for note, count in notes.items()]

@@ -34,14 +34,13 @@ def place(source: Path, target: Path, how: How) -> None:
             beside.symlink_to(source.resolve(), target_is_directory=True)
         else:
             shutil.copytree(source, beside, ignore=lambda _, names: [name for name in names if ignored(name)])
-    if how == "link":
-        # The folders of data sets are ignored on every branch, a link is no folder to git.
-        ignore(target)
-    if how != "dvc":
-        return
     try:
-        dvc("add", str(target))
-    except UserError:
+        if how == "link":
+            # The folders of data sets are ignored on every branch, a link is no folder to git.
+            ignore(target)
+        elif how == "dvc":
+            dvc("add", str(target))
+    except BaseException:
         remove(target)
         raise
 

@@ -7,18 +7,20 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from vadpipe.errors import UserError
+from vadpipe.machine import keep_freed_memory
 from vadpipe.parallel import cores
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device for `auto`, `cuda`, `mps` or `cpu`, and give PyTorch this process's cores.
+    """Return the device for `auto`, `cuda`, `mps` or `cpu`, and give PyTorch this process's cores and memory.
 
     Raises:
         UserError: the device asked for is not there.
     """
     torch.set_num_threads(cores())
+    keep_freed_memory()
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(device for device, available in there.items() if available)
