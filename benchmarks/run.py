@@ -33,7 +33,7 @@ STAGES = REPO / "stages"
 ROUNDS = 5
 # Frames of a folder, taken as they are.
 INGEST: dict[str, Any] = {
-    **dict.fromkeys(("objects", "rate", "end", "side", "quality")),
+    **dict.fromkeys(("objects", "labels", "rate", "end", "side", "quality")),
     **{"reader": "folder", "fps": 10.0, "every": 1, "start": 0.0},
 }
 

@@ -158,7 +158,7 @@ def store_file(folder: Path, name: str) -> Path:
 
 def ingest_params(**changes: Any) -> dict[str, Any]:
     """Return parameters of stage `ingest` that take everything as it is."""
-    nothing = dict.fromkeys(("objects", "fps", "rate", "end", "side", "quality"))
+    nothing = dict.fromkeys(("objects", "labels", "fps", "rate", "end", "side", "quality"))
     return {**nothing, "every": 1, "start": 0.0, **changes}
 
 

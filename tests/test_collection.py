@@ -15,7 +15,7 @@ from vadpipe import collection, edit, params, paths
 from vadpipe.errors import UserError
 from vadpipe.prepare import place
 
-GIVEN: dict[str, Any] = {"reader": "folder", "fps": 10.0, "rate": None, "side": None, "objects": None}
+GIVEN: dict[str, Any] = {"reader": "folder", "fps": 10.0, "rate": None, "side": None, "objects": None, "labels": None}
 
 
 @pytest.fixture
@@ -91,7 +91,15 @@ def test_data_are_taken_back_if_the_name_was_taken_meanwhile(empty: Path, monkey
 
     def slowly(*arguments: Any) -> None:
         copy(*arguments)
-        values = {"reader": "folder", "objects": None, "fps": 1.0, "every": 1, "rate": None, "start": 0.0}
+        values = {
+            "reader": "folder",
+            "objects": None,
+            "labels": None,
+            "fps": 1.0,
+            "every": 1,
+            "rate": None,
+            "start": 0.0,
+        }
         edit.add_items({"ingest": {"mine": {**values, "end": None, "side": None, "quality": None}}})
 
     monkeypatch.setattr(place, "place", slowly)

@@ -455,7 +455,7 @@ def test_check_reports_what_it_found(tiny: Path) -> None:
     from vadpipe.prepare.inspect import inspect
 
     values = params.load().ingest["tiny"]
-    report = inspect(values, base.scan(paths.raw("tiny"), values.reader, values.objects), "ingest.tiny")
+    report = inspect(values, base.scan(paths.raw("tiny"), values.reader, values.objects, values.labels), "ingest.tiny")
     assert (report.ordered, report.shortest, report.longest_side) == (True, 12, WIDTH)
     text = "\n".join(report.lines)
     assert "train: 2 clips, 76 frames (36 to 40 a clip), 24x36 colour (2 clips)" in text

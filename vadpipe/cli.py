@@ -93,12 +93,15 @@ def results(
 def data_add(
     name: Annotated[str, typer.Argument(help="Name of the data set: lower-case letters, digits, _.")],
     path: Annotated[Path, typer.Argument(help="The folder that holds it.")],
-    reader: Annotated[str, typer.Option(help="Who reads its layout: ucsd, folder or pool.")],
+    reader: Annotated[
+        str, typer.Option(help="Who reads its layout: folder, pool, ucsd, avenue, shanghaitech or ubnormal.")
+    ],
     place: Annotated[Place, typer.Option(help="Copy it and `dvc add` it, copy it only, or link to it.")] = Place.dvc,
     fps: Annotated[float | None, typer.Option(help="Frames a second; without it, what the video says.")] = None,
     rate: Annotated[float | None, typer.Option(help="Take so many frames a second; 5 of own video by default.")] = None,
     side: Annotated[int | None, typer.Option(help="Longest side of what is stored, pixels.")] = None,
     objects: Annotated[list[str] | None, typer.Option(help="Take annotations of this name only; repeat it.")] = None,
+    labels: Annotated[str | None, typer.Option(help="Which truth of Avenue: masks or intervals.")] = None,
 ) -> None:
     """Check a data set, bring it to data/raw/NAME, and add it with runs that can work on it to params.yaml.
 
@@ -108,13 +111,14 @@ def data_add(
     Layout `folder`: train/CLIP.mp4 or train/CLIP/*.jpg, test/..., and optionally labels.csv
     (clip,first,last: abnormal frames, both included), masks/CLIP.npy or masks/CLIP/*.png, tracks.csv.
     Layout `pool`: train/images/*.jpg and train/annotations/*.xml (Pascal VOC), train_empty/images; test likewise.
+    Layouts `avenue`, `shanghaitech` and `ubnormal`: as they are published.
     What is read how, and what is refused: docs/data.md.
 
     Example: vadpipe data add gate ~/recordings --reader folder --rate 10
     """
     from vadpipe import collection
 
-    ingest = {"reader": reader, "fps": fps, "rate": rate, "side": side, "objects": objects or None}
+    ingest = {"reader": reader, "fps": fps, "rate": rate, "side": side, "objects": objects or None, "labels": labels}
     report, added = collection.add(name, path, ingest, place.value)
     for line in report.lines:
         typer.echo(line)
@@ -172,7 +176,9 @@ def data_check(name: Annotated[str, typer.Argument(help="A data set of params.ya
     from vadpipe.prepare.inspect import inspect
 
     values = params.item(params.load().ingest, "ingest", name)
-    for line in inspect(values, readers.scan(paths.raw(name), values.reader, values.objects), f"ingest.{name}").lines:
+    for line in inspect(
+        values, readers.scan(paths.raw(name), values.reader, values.objects, values.labels), f"ingest.{name}"
+    ).lines:
         typer.echo(line)
     typer.echo(f"{paths.raw(name)} is right")
 

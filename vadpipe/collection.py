@@ -79,7 +79,7 @@ def add(name: str, source: Path, ingest: dict[str, Any], how: place.How) -> tupl
         )
     if there(paths.raw(name)):
         raise UserError(f"{paths.raw(name)} is there already; remove it or choose another name")
-    dataset = readers.scan(source, ingest["reader"], ingest["objects"])
+    dataset = readers.scan(source, ingest["reader"], ingest["objects"], ingest["labels"])
     ingest = _completed(ingest, dataset)
     report = inspect(params.parse(Ingest, ingest, f"ingest.{name}"), dataset, f"ingest.{name}")
     items = starter.items(name, ingest, report, params.load().methods)

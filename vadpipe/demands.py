@@ -29,7 +29,7 @@ def check(params: Params) -> None:
         readers.get(ingest.reader)
         # A generated video says its frame rate; whoever adds frames may not know that theirs do not.
         if name not in params.generate and there(paths.raw(name)):
-            dataset = readers.scan(paths.raw(name), ingest.reader, ingest.objects)
+            dataset = readers.scan(paths.raw(name), ingest.reader, ingest.objects, ingest.labels)
             for clip in dataset.clips:
                 frame_rate(ingest, dataset, clip, f"params.yaml: ingest.{name}")
     for name, flow in params.flow.items():

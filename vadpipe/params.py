@@ -70,6 +70,7 @@ class Ingest(Section):
 
     reader: str
     objects: list[str] | None
+    labels: str | None
     fps: float | None = Field(gt=0, le=10_000)
     every: int = Field(ge=1)
     rate: float | None = Field(gt=0, le=10_000)

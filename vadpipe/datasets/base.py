@@ -20,7 +20,7 @@ from vadpipe.store.sampling import Sampling
 
 CLIP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
 # Modules beside the readers: what readers share.
-_SHARED = {"base", "files", "labels", "tables", "voc"}
+_SHARED = {"base", "files", "labels", "sources", "tables", "voc"}
 
 
 @dataclass(frozen=True)
@@ -76,21 +76,22 @@ def get(name: str) -> Reader:
     return cast(Reader, importlib.import_module(f"vadpipe.datasets.{name}").scan)
 
 
-def scan(root: Path, reader: str, objects: list[str] | None) -> RawDataset:
+def scan(root: Path, reader: str, objects: list[str] | None, labels: str | None = None) -> RawDataset:
     """Return what a reader finds in a folder.
 
     Args:
         objects: names of annotated objects that count, None = all; readers that know no names refuse a choice.
+        labels: which truth counts, None = the reader's first; readers that know one only refuse a choice.
 
     Raises:
         UserError: there is no such reader, or the layout, labels or masks are not as they should be.
     """
     found = get(reader)
-    if objects is None:
-        return found(root)
-    if "objects" not in inspect.signature(found).parameters:
-        raise UserError(f"the reader {reader} knows no names of objects; leave out `objects`")
-    return found(root, objects)
+    chosen = {"objects": objects, "labels": labels}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    for name in chosen.keys() - inspect.signature(found).parameters.keys():
+        raise UserError(f"the reader {reader} knows no choice of {name}; leave out `{name}`")
+    return found(root, **chosen)
 
 
 def safe_name(name: str) -> str:

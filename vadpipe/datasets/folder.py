@@ -21,30 +21,15 @@ from __future__ import annotations
 import filecmp
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from vadpipe.datasets import tables
-from vadpipe.datasets.base import RawClip, RawDataset, check_clips, safe_name
-from vadpipe.datasets.files import ONE_FRAME, FrameFiles, entries, frame_files, image_files, layout
-from vadpipe.datasets.labels import (
-    NORMAL,
-    Box,
-    Intervals,
-    Known,
-    Masks,
-    Track,
-    folder_frames,
-    image_size,
-    paired_masks,
-)
+from vadpipe.datasets.base import RawDataset, check_clips
+from vadpipe.datasets.files import FrameFiles, entries, image_files, layout
+from vadpipe.datasets.labels import NORMAL, Box, Intervals, Known, Masks, Track, paired_masks
+from vadpipe.datasets.sources import Source, raw_clip, sources
 from vadpipe.errors import UserError, did_you_mean
-from vadpipe.store.frames import Frame
 from vadpipe.store.mask_files import open_npy_masks
-from vadpipe.store.sampling import Sampling
-from vadpipe.store.video import VIDEO_SUFFIXES, Video
 
 _FILES = {"labels.csv", "tracks.csv"}
 _FOLDERS = {"train", "test", "masks"}
@@ -55,30 +40,6 @@ Spans = dict[str, list[tuple[int, int]]]
 Tracks = dict[str, dict[int, list[Track]]]
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A clip: a video, or a folder of frames.
-
-    Attributes:
-        name: in the store.
-        files: the frames of a folder.
-        expected: frames as the header of the video promises, or files there are.
-        size: height and width by the header of the video or of the first frame, pixels.
-    """
-
-    path: Path
-    name: str
-    files: FrameFiles | None
-    fps: float | None
-    expected: int | None
-    size: tuple[int, int]
-
-    @property
-    def plain(self) -> str:
-        """Return the name without the extension of a video."""
-        return self.path.stem if self.files is None else self.path.name
-
-
 def scan(root: Path) -> RawDataset:
     """Find the clips of a folder and check its labels, masks and tracks.
 
@@ -86,83 +47,24 @@ def scan(root: Path) -> RawDataset:
         UserError: something is missing, stray, or does not fit together.
     """
     found = layout(root, "`folder`", _FOLDERS, _FILES)
-    train, test = _sources(root / "train"), _sources(root / "test")
+    train, test = sources(root / "train"), sources(root / "test")
     aliases = _aliases(test)
     spans = _spans(found["labels.csv"], aliases) if "labels.csv" in found else None
     tracks = _tracks(found["tracks.csv"], aliases) if "tracks.csv" in found else None
     masks = _masks(found["masks"], aliases) if "masks" in found else {}
-    clips = [_clip("train", source, Known(NORMAL)) for source in train]
+    clips = [raw_clip("train", source, Known(NORMAL)) for source in train]
     for source in test:
         labels = None
         if spans is not None and source.name in spans:
             labels = Intervals(f"{found['labels.csv']}, clip {source.plain}", spans[source.name])
         boxes = None if tracks is None else tracks[source.name]
         opened = _open_masks(masks[source.name], source.files) if source.name in masks else None
-        clips.append(_clip("test", source, Known(labels, boxes, opened, masks.get(source.name))))
+        clips.append(raw_clip("test", source, Known(labels, boxes, opened, masks.get(source.name))))
     oddities = [*_renamed(train + test), *_unlabelled(test, spans), *_same(train, test), *_other_sizes(train, test)]
     return RawDataset(check_clips(root, clips), oddities)
 
 
-def _sources(folder: Path) -> list[_Source]:
-    found: dict[str, _Source] = {}
-    for path in entries(folder):
-        source = _source(path)
-        other = found.setdefault(source.name, source)
-        if other is not source:
-            raise UserError(
-                f"{folder.parent}: two clips of {folder.name} are named '{source.name}' in the store, "
-                f"{other.path.name} and {path.name}; rename one"
-            )
-    return list(found.values())
-
-
-def _source(path: Path) -> _Source:
-    if path.is_dir():
-        files = frame_files(path)
-        size = image_size(files.paths[0])
-        return _Source(path, _named(path, path.name), files, None, len(files.paths), (size.height, size.width))
-    if path.suffix.lower() not in VIDEO_SUFFIXES:
-        raise UserError(
-            f"{path} is neither a video ({', '.join(sorted(VIDEO_SUFFIXES))}) nor a folder of frames; "
-            "move it out of the layout"
-        )
-    video = Video(path)
-    expected = round(video.duration * video.fps) if video.duration and video.fps else None
-    return _Source(path, _named(path, path.stem), None, video.fps, expected, (video.height, video.width))
-
-
-def _named(path: Path, name: str) -> str:
-    try:
-        return safe_name(name)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-
-
-def _clip(split: str, source: _Source, known: Known) -> RawClip:
-    notes: list[str] = []
-    if source.files is None:
-        frames = partial(_video_frames, source.path, known, notes)
-        return RawClip(split, source.name, frames, source.fps, source.expected, notes)
-    known.check(source.files.numbers)
-    notes += source.files.notes()
-    if not source.files.digits and (known.boxes or (known.labels and known.labels.intervals)):
-        notes.append("the names of its frames carry no number of their own; labels mean their order, from 0")
-    return RawClip(split, source.name, partial(folder_frames, source.files, known, notes), None, source.expected, notes)
-
-
-def _video_frames(path: Path, known: Known, notes: list[str], sampling: Sampling) -> Iterator[Frame]:
-    """Yield the frames that are taken of a video; what is known is checked against its length once it is read."""
-    video = Video(path)
-    known.begin()
-    for frame in video.frames(sampling):
-        yield known.complete(Frame(f"{path}#{frame.index}", frame.pixels, time=frame.time), frame.index, frame.index)
-    if video.count:
-        known.check(range(video.count))
-        notes += [ONE_FRAME] if video.count == 1 and ONE_FRAME not in notes else []
-    known.tell(notes, video.notes)
-
-
-def _aliases(tests: list[_Source]) -> dict[str, str]:
+def _aliases(tests: list[Source]) -> dict[str, str]:
     """Return the name in the store by each name under which tables may know a clip."""
     names = {alias: test.name for test in tests for alias in (test.path.name, test.plain)}
     # macOS takes umlauts apart in file names, spreadsheets do not.
@@ -229,12 +131,12 @@ def _open_masks(path: Path, files: FrameFiles | None) -> Masks:
     return image_files(path) if files is None else paired_masks(files, path)
 
 
-def _renamed(sources: list[_Source]) -> list[str]:
+def _renamed(sources: list[Source]) -> list[str]:
     renamed = [f"'{source.plain}' is {source.name}" for source in sources if source.plain != source.name]
     return [f"names of clips in stores and tables: {', '.join(renamed)}"] if renamed else []
 
 
-def _unlabelled(tests: list[_Source], spans: Spans | None) -> list[str]:
+def _unlabelled(tests: list[Source], spans: Spans | None) -> list[str]:
     if spans is None:
         return ["there is no labels.csv: clips are scored, but no AUC can be given"]
     names = [test.plain for test in tests if test.name not in spans]
@@ -244,7 +146,7 @@ def _unlabelled(tests: list[_Source], spans: Spans | None) -> list[str]:
     return [f"{', '.join(names)} {what} unlabelled; write `{names[0]},,` if it is normal throughout"]
 
 
-def _same(train: list[_Source], test: list[_Source]) -> list[str]:
+def _same(train: list[Source], test: list[Source]) -> list[str]:
     """Tell clips that are in both splits, by the bytes of their files (sizes are compared first)."""
     return [
         f"{one.path} and {other.path} hold the same bytes: the test judges what was learned"
@@ -254,7 +156,7 @@ def _same(train: list[_Source], test: list[_Source]) -> list[str]:
     ]
 
 
-def _equal(one: _Source, other: _Source) -> bool:
+def _equal(one: Source, other: Source) -> bool:
     files, others = ([s.path] if s.files is None else s.files.paths for s in (one, other))
     try:
         return len(files) == len(others) and all(
@@ -264,7 +166,7 @@ def _equal(one: _Source, other: _Source) -> bool:
         raise UserError(f"{error.filename} cannot be read: {error.strerror}; change its permissions") from None
 
 
-def _other_sizes(train: list[_Source], test: list[_Source]) -> list[str]:
+def _other_sizes(train: list[Source], test: list[Source]) -> list[str]:
     """Tell sizes, by headers, that no training clip has."""
     known = {source.size for source in train}
     other = {source.size: source.path.name for source in test if source.size not in known}

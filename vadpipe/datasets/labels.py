@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 
 from vadpipe.datasets.files import FrameFiles, frame_files
@@ -19,7 +20,7 @@ from vadpipe.store.image_files import header_size
 from vadpipe.store.sampling import Sampling
 
 # A mask by the position of its frame: a file, or numbers (H, W) or (H, W, C).
-Masks = Sequence[Path] | npt.NDArray[Any]
+Masks = Sequence[Path] | Sequence[npt.NDArray[Any]] | npt.NDArray[Any]
 
 
 class Intervals:
@@ -40,6 +41,12 @@ class Intervals:
         for (_, before), (first, last) in pairwise(self.intervals):
             if first <= before:
                 raise UserError(f"{where}: the interval {first} to {last} overlaps another one; join them")
+
+    @classmethod
+    def of(cls, where: str, flags: Sequence[bool] | npt.NDArray[Any]) -> Intervals:
+        """Return the stretches of true flags, one a frame, as intervals of positions from 0."""
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(flags, np.int8), [0]])))
+        return cls(where, [(int(first), int(end) - 1) for first, end in edges.reshape(-1, 2)])
 
     def __contains__(self, number: int) -> bool:
         index = bisect_right(self._firsts, number) - 1

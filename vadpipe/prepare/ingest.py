@@ -28,7 +28,7 @@ def ingest(name: str, params: Ingest, source: Path, out: Path, truth: Path) -> N
     Raises:
         UserError: the layout, a frame, a mask or a label is not as it should be.
     """
-    dataset = base.scan(source, params.reader, params.objects)
+    dataset = base.scan(source, params.reader, params.objects, params.labels)
     with replacing(truth, folder=True) as labels, replacing(out, folder=True) as clips:
         frames = write_clips(name, params, dataset, clips, labels)
     for note in [*dataset.oddities, *(f"{clip.name}: {note}" for clip in dataset.clips for note in notes_of(clip))]:

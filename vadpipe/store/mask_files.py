@@ -99,7 +99,21 @@ def open_npy_masks(path: Path) -> Numbers:
     """Open the masks of a clip, (T, H, W) or (T, H, W, C), mapped, not read; `mask_of` makes a mask of each.
 
     Raises:
-        UserError: the file is no .npy, cut off, or holds something else.
+        UserError: as `open_npy`, or it has another shape.
+    """
+    volume = open_npy(path)
+    if volume.ndim not in {3, 4} or 0 in volume.shape:
+        raise UserError(
+            f"{path} has the shape {volume.shape}; expected (frames, height, width), or with channels as a fourth axis"
+        )
+    return volume
+
+
+def open_npy(path: Path) -> Numbers:
+    """Open an array of labels, mapped, not read.
+
+    Raises:
+        UserError: the file is no .npy, cut off, or holds something else than numbers.
     """
     with reading(path):
         with path.open("rb") as file:
@@ -112,10 +126,6 @@ def open_npy_masks(path: Path) -> Numbers:
             raise UserError(f"{path} is no whole .npy file of numbers ({error}); save it anew") from None
     if volume.dtype.kind not in "buif":
         raise UserError(f"{path} holds {volume.dtype} and not numbers; save the masks as uint8")
-    if volume.ndim not in {3, 4} or 0 in volume.shape:
-        raise UserError(
-            f"{path} has the shape {volume.shape}; expected (frames, height, width), or with channels as a fourth axis"
-        )
     return volume  # type: ignore[no-any-return]
 
 
