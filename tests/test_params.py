@@ -176,7 +176,7 @@ def test_added_items_keep_every_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
     after = Path("params.yaml").read_text()
     lines = [line for line in difflib.ndiff(before.splitlines(), after.splitlines()) if line[0] != " "]
     assert [line for line in lines if line[0] == "-"] == []
-    assert len([line for line in lines if line[0] == "+"]) == 10 + 4 + 7
+    assert len([line for line in lines if line[0] == "+"]) == 11 + 4 + 7
     loaded = params.load()
     assert loaded.ingest["mine"].quality is None
     assert loaded.runs["mine_knn"].uses == "data/clips/mine"

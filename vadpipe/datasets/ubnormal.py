@@ -7,8 +7,8 @@ ROOT/Scene1/NAME_annotations/NAME_tracks.txt         of abnormal videos: object,
 ROOT/scripts/normal_training_video_names.txt, normal_test_video_names.txt, abnormal_test_video_names.txt
 
 Trained on are the normal training videos alone, and tested on the test videos: the set as one of normal training data.
-The abnormal training videos are a source of virtual anomalies (`vadpipe/datasets/sequences.py`), and the validation
-videos are left out. Without id maps, clips have labels by frame and neither masks nor boxes.
+The abnormal training videos and the validation videos are left out. Without id maps, clips have labels by frame and
+neither masks nor boxes.
 """
 
 from __future__ import annotations
