@@ -11,18 +11,14 @@ The intervals mean the numbers in the names of the frames, which count from 1.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from vadpipe.datasets.base import RawClip, RawDataset, check_clips
-from vadpipe.datasets.files import TEXT_SUFFIXES, FrameFiles, entries, frame_files, layout
-from vadpipe.datasets.labels import NORMAL, Intervals, Known, folder_frames, paired_masks
+from vadpipe.datasets.files import TEXT_SUFFIXES, entries, layout
+from vadpipe.datasets.labels import NORMAL, Intervals, Known, paired_masks
+from vadpipe.datasets.sources import Source, raw_clip, source
 from vadpipe.errors import UserError
 from vadpipe.files import read_bytes
-from vadpipe.store.frames import Frame
-from vadpipe.store.sampling import Sampling
 
 # The files do not say; the sets are taken to have 10 frames a second.
 _FPS = 10.0
@@ -36,37 +32,31 @@ def scan(root: Path) -> RawDataset:
     """
     layout(root, "UCSD", {"Train", "Test"}, set())
     oddities: list[str] = []
-    clips = [
-        _clip("train", folder, _frame_files(folder), Known(NORMAL))
-        for folder in _clip_folders(root / "Train", r"Train\d{3}")
-    ]
+    train = _clip_folders(root / "Train", r"Train\d{3}")
+    clips = [_clip("train", source(folder), Known(NORMAL)) for folder in train]
     tests = _clip_folders(root / "Test", r"Test\d{3}(_gt)?")
     masks = {folder.name.removesuffix("_gt"): folder for folder in tests if folder.name.endswith("_gt")}
     tests = [folder for folder in tests if not folder.name.endswith("_gt")]
     for name in sorted(masks.keys() - {folder.name for folder in tests}):
         raise UserError(f"{masks[name]} holds masks of a clip that is not there; add Test/{name} or remove it")
     for folder, labels in zip(tests, _labels(root / "Test", len(tests)), strict=True):
-        files, at = _frame_files(folder), masks.get(folder.name)
+        clip, at = source(folder), masks.get(folder.name)
         if at is None:
             oddities.append(f"{folder.name} has no pixel masks")
-        clips.append(_clip("test", folder, files, Known(labels, None, paired_masks(files, at) if at else None, at)))
+        paired = paired_masks(clip.files, at) if at and clip.files else None
+        clips.append(_clip("test", clip, Known(labels, None, paired, at)))
     return RawDataset(check_clips(root, clips), oddities)
 
 
-def _frame_files(folder: Path) -> FrameFiles:
-    """Return the frames of a clip, which the intervals mean by number."""
-    files = frame_files(folder)
-    if not files.digits:
-        raise UserError(f"{files.paths[0]} has no frame number in its name; UCSD names frames 001, 002, ...")
-    return files
-
-
-def _clip(split: str, folder: Path, files: FrameFiles, known: Known) -> RawClip:
-    known.check(files.numbers)
-    notes = files.notes()
+def _clip(split: str, clip: Source, known: Known) -> RawClip:
+    """Return a clip, whose frames the intervals mean by number."""
+    files = clip.files
+    if files is None or not files.digits:
+        raise UserError(f"{clip.path}: its frames have no numbers in their names; UCSD names them 001, 002, ...")
+    found = raw_clip(split, clip, known, _FPS)
     if files.numbers[0] != 1:
-        notes.append(f"its frames begin with number {files.numbers[0]}, not 1 as in UCSD")
-    return RawClip(split, folder.name, partial(_frames, files, known, notes), _FPS, len(files.paths), notes)
+        found.notes.append(f"its frames begin with number {files.numbers[0]}, not 1 as in UCSD")
+    return found
 
 
 def _clip_folders(folder: Path, pattern: str) -> list[Path]:
@@ -99,7 +89,3 @@ def _labels(folder: Path, clips: int) -> list[Intervals]:
     if len(found) != clips:
         raise UserError(f"{files[0]} has intervals for {len(found)} clips, but there are {clips} test clips")
     return found
-
-
-def _frames(files: FrameFiles, known: Known, notes: list[str], sampling: Sampling) -> Iterator[Frame]:
-    return folder_frames(files, known, notes, replace(sampling, fps=sampling.fps or _FPS))
