@@ -353,6 +353,7 @@ def write_map_runs() -> None:
             "true_boxes": 321,
             "iou30": {"average_precision": figure([0.22], **boot), **rates},
             "iou50": {"average_precision": figure([None], bootstrap95=None, bootstrap_skipped=9), **rates},
+            **dict.fromkeys(("tracks", "rbdc", "tbdc")),  # loose images have no tracks
         }
         more = {"ordered": False, "two_class_clips": 0, "pixels": common | pixels, "boxes": common | boxes}
         write_run(name, dataset, method, aucs, **more)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vadpipe.evaluation import detection, intervals
+from vadpipe.evaluation import detection, intervals, regions
 from vadpipe.evaluation.arrays import Bools, Floats, Ints
 from vadpipe.evaluation.detection import Matches
 from vadpipe.evaluation.intervals import rounded
@@ -81,6 +81,7 @@ def locate(
         "true_boxes": sum(map(len, true_boxes)),
         "threshold": intervals.over_seeds([seed.threshold for seed in seen]),
         **{name: _box_figures(matches[name], seen, frames) for name in OVERLAPS},
+        **(_region_figures(seen, true_boxes, frames) if scored.ordered else dict.fromkeys(("tracks", "rbdc", "tbdc"))),
     }
     return Located(component, frames, seen[0], matches["iou30"][0], images | _pixel_figures(seen), images | boxes)
 
@@ -124,6 +125,32 @@ def _box_figures(matches: Sequence[Matches], seen: Sequence[Seen], frames: Frame
     for index, name in enumerate(RATES):
         found[name] = intervals.over_seeds(list(each[:, index])) | intervals.interval(drawn[index])
     return found
+
+
+def _region_figures(seen: Sequence[Seen], true_boxes: Sequence[Floats], frames: Frames) -> dict[str, Any]:
+    """Return RBDC and TBDC of the boxes of every seed, and the number of tracks."""
+    tracks, units = _tracks(frames), frames.weights.shape[1]
+    steps = [regions.collect(seed.boxes, true_boxes, tracks, frames.unit, units) for seed in seen]
+    each = np.array([regions.areas(one, np.ones((1, units), np.int64))[:, 0] for one in steps])
+    drawn = np.mean([regions.areas(one, frames.weights) for one in steps], axis=0)
+    found: dict[str, Any] = {"tracks": int(steps[0].totals[:, 1].sum())}
+    for index, name in enumerate(("rbdc", "tbdc")):
+        found[name] = intervals.over_seeds(list(each[:, index])) | intervals.interval(drawn[index])
+    return found
+
+
+def _tracks(frames: Frames) -> list[Ints]:
+    """Return the track of each true box, (M,) of each frame, unique over all clips."""
+    by_clip: list[list[Ints]] = []
+    free = 0
+    for truth in frames.truths:
+        ids = truth.tracks()
+        numbers: dict[int, int] = {}
+        for track in np.concatenate([*ids, np.empty(0, np.int64)]).tolist():
+            numbers.setdefault(track, free + len(numbers))
+        by_clip.append([np.array([numbers[track] for track in one.tolist()], np.int64) for one in ids])
+        free += len(numbers)
+    return [by_clip[place.clip][place.frame] for place in frames.places]
 
 
 def _summed(counts: Floats, unit: Ints, units: int) -> Floats:

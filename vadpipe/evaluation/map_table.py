@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vadpipe.evaluation.markdown import figure, table, with_bootstrap
 from vadpipe.evaluation.summary import Result, map_figure, map_mean
@@ -15,9 +15,13 @@ _COLUMNS = {
     "AP@0.5": ("boxes", "iou50", "average_precision"),
     "precision@0.3": ("boxes", "iou30", "precision"),
     "recall@0.3": ("boxes", "iou30", "recall"),
+    "RBDC": ("boxes", "rbdc"),
+    "TBDC": ("boxes", "tbdc"),
     "misses an image": ("boxes", "iou30", "misses"),
     "false alarms an image": ("boxes", "iou30", "false_alarms"),
 }
+
+_WITH_INTERVAL = {"average_precision", "rbdc", "tbdc"}
 
 NOTES = """\
 - **pixel AUROC, pixel AP, AUPRO**: over all pixels of all test images whose truth is known, normal images
@@ -34,7 +38,11 @@ NOTES = """\
   had annotated boxes are left out if there are others: inpainting leaves reflections and splashes. Misses
   are a mean over the images with true boxes, false alarms over all. Models have seen the training images,
   so that test images raise more false alarms than the set number.
-- Where a test set has masks and no boxes, true boxes are drawn around the regions of the masks."""
+- **RBDC, TBDC** (Ramachandra and Jones, WACV 2020; of video): area under the share of abnormal regions, and of
+  tracks, that boxes find, over false alarms a frame from 0 to 1. A region is a true box in a frame, found from
+  an overlap of 0.1 on; a track is found if a tenth of its regions is.
+- Where a test set has masks and no boxes, true boxes are drawn around the regions of the masks, and regions
+  of successive frames that overlap most are one track: figures on tracks drawn by hand will differ."""
 
 
 def map_table(group: Sequence[Result]) -> str | None:
@@ -42,15 +50,17 @@ def map_table(group: Sequence[Result]) -> str | None:
     runs = sorted((result for result in group if result["pixels"]), key=_descending)
     if not runs:
         return None
-    header = ("run", "method", "seeds", "looked at", *_COLUMNS)
-    return f"### Pixels and boxes\n\n{_test_set(runs[0])}\n\n{table(header, map(_row, runs))}"
+    # Loose images have no tracks.
+    columns = {name: place for name, place in _COLUMNS.items() if map_figure(runs[0], *place) is not None}
+    header = ("run", "method", "seeds", "looked at", *columns)
+    return f"### Pixels and boxes\n\n{_test_set(runs[0])}\n\n{table(header, [_row(run, columns) for run in runs])}"
 
 
-def _row(result: Result) -> tuple[str, ...]:
+def _row(result: Result, columns: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     cells = []
-    for name, place in _COLUMNS.items():
+    for name, place in columns.items():
         found = map_figure(result, *place) or {"mean": None}
-        write = with_bootstrap if place[-1] == "average_precision" and found["mean"] is not None else figure
+        write = with_bootstrap if found["mean"] is not None and place[-1] in _WITH_INTERVAL else figure
         cells.append(write(found, "**" if name.startswith("**") else ""))
     coverage = result["pixels"]["coverage"]
     looked_at = "-" if coverage is None else f"{coverage:.1%}"
@@ -60,7 +70,8 @@ def _row(result: Result) -> tuple[str, ...]:
 def _test_set(result: Result) -> str:
     boxes, what = result["boxes"], "frames" if result["ordered"] else "images"
     text = f"{boxes['images']:,} test {what} of known truth, {boxes['images_with_truth']:,} of them with something"
-    return f"{text} abnormal: {boxes['true_boxes']:,} true boxes."
+    tracks = f" of {boxes['tracks']:,} tracks" if boxes["tracks"] is not None else ""
+    return f"{text} abnormal: {boxes['true_boxes']:,} true boxes{tracks}."
 
 
 def _descending(result: Result) -> tuple[float, str]:

@@ -56,6 +56,9 @@ class _Boxes(BaseModel):
     true_boxes: int
     iou30: _Iou30
     iou50: _Iou50
+    tracks: int | None
+    rbdc: _Bootstrapped | None
+    tbdc: _Bootstrapped | None
 
 
 class _Measured(BaseModel):

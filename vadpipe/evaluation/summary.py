@@ -23,6 +23,8 @@ MAP_METRICS = {
     "aupro": ("pixels", "aupro"),
     "box_ap30": ("boxes", "iou30", "average_precision"),
     "box_ap50": ("boxes", "iou50", "average_precision"),
+    "rbdc": ("boxes", "rbdc"),
+    "tbdc": ("boxes", "tbdc"),
 }
 # Methods without a network: what they find needs no learning, so that others must beat them.
 BASELINES = {"brightness", "frame_difference", "flow_magnitude", "coherent_motion"}
@@ -73,7 +75,7 @@ def headline(result: Result) -> Result:
 
 
 def map_figure(result: Result, *place: str) -> Result | None:
-    """Return a figure of a run's maps with its intervals; None if the run has no maps or the set no truth.
+    """Return a figure of a run's maps with its intervals; None if the run has no maps, or the set no such truth.
 
     Args:
         place: keys such as `pixels`, `aupro` or `boxes`, `iou30`, `recall`.
@@ -90,6 +92,12 @@ def map_mean(result: Result, metric: str) -> float | None:
     return found["mean"] if found else None
 
 
+def _of_maps(result: Result) -> dict[str, Any]:
+    """Return the means of a run with maps; loose images have no tracks."""
+    there = [metric for metric, place in MAP_METRICS.items() if map_figure(result, *place) is not None]
+    return {metric: _rounded(map_mean(result, metric)) for metric in there}
+
+
 def summary(results: Sequence[Result], failed: Mapping[str, str]) -> dict[str, Any]:
     """Return the means of all runs, rounded to 4 digits: the one metric file of DVC; `maps` only of runs with maps.
 
@@ -99,7 +107,7 @@ def summary(results: Sequence[Result], failed: Mapping[str, str]) -> dict[str, A
     measured = {
         result["run"]: {"coverage": _rounded(result["coverage"])}
         | {kind: {metric: _rounded(mean(result, kind, metric)) for metric in METRICS} for kind in KINDS}
-        | ({"maps": {metric: _rounded(map_mean(result, metric)) for metric in MAP_METRICS}} if result["pixels"] else {})
+        | ({"maps": _of_maps(result)} if result["pixels"] else {})
         for result in results
     }
     return measured | {run: measured.get(run, {}) | {"failed": reason} for run, reason in failed.items()}

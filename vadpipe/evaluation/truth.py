@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from vadpipe.evaluation.arrays import Bools, Floats
+from vadpipe.evaluation.arrays import Bools, Floats, Ints
+from vadpipe.evaluation.regions import linked
 from vadpipe.store import Clip, LabelClip, images
 
 _SIDES = ("x_min", "y_min", "x_max", "y_max")
@@ -57,6 +58,13 @@ class ClipTruth:
         _, _, stats, _ = cv2.connectedComponentsWithStats(images.decode_grey(data), connectivity=8)
         x, y, width, height = stats[1:, :4].astype(np.float64).T
         return np.column_stack([x, y, x + width, y + height])
+
+    def tracks(self) -> list[Ints]:
+        """Return the track of each of `boxes`, (M,) of each frame: stored ones, else by overlap from frame to frame."""
+        frames = range(len(self.known))
+        if all(boxes or not len(self.boxes(frame)) for frame, boxes in zip(frames, self._boxes, strict=True)):
+            return [np.array([box["track"] for box in boxes or []], np.int64) for boxes in self._boxes]
+        return linked([self.boxes(frame) for frame in frames])
 
 
 def clip_truths(labels: Sequence[LabelClip], clips: Sequence[Clip]) -> list[ClipTruth]:
