@@ -84,6 +84,10 @@ def _panel(axes: Axes, frames: pd.DataFrame) -> None:
         ticks = np.unique(np.linspace(0, len(x) - 1, _TICKS).astype(int))
         times = frames["time"].to_numpy()[ticks]
         axes.set_xticks(x[ticks], [f"{frame}\n{duration(time)}" for frame, time in zip(x[ticks], times, strict=True)])
+        if len(ticks) > 1:
+            # Centred ones would run into those of the next panel.
+            axes.get_xticklabels()[0].set_horizontalalignment("left")
+            axes.get_xticklabels()[-1].set_horizontalalignment("right")
 
 
 def _limits(timeline: pd.DataFrame) -> tuple[float, float]:
