@@ -169,6 +169,8 @@ def test_runs_add_finds_what_the_method_uses(empty: Path) -> None:
         invoke("runs", "add", "again", "--dataset", "mine", "--method", "knn")
     with pytest.raises(UserError, match="did you mean 'mine'"):
         invoke("runs", "add", "other", "--dataset", "min", "--method", "brightness")
+    with pytest.raises(UserError, match=r"no data set 'min'; did you mean 'mine'"):
+        invoke("runs", "add", "other", "--dataset", "min", "--method", "knn")
     with pytest.raises(UserError, match="did you mean 'knn'"):
         invoke("runs", "add", "other", "--dataset", "mine", "--method", "knnn")
     with pytest.raises(UserError, match="no stage writes"):

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vadpipe import __version__, params, paths
-from vadpipe.errors import UserError
+from vadpipe.errors import UserError, did_you_mean
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -245,6 +245,8 @@ def runs_add(
     loaded = params.load()
     if name in loaded.runs:
         raise UserError(f"params.yaml has a run '{name}' already; choose another name")
+    if dataset not in loaded.datasets:
+        raise UserError(f"params.yaml has no data set '{dataset}'{did_you_mean(dataset, loaded.datasets)}")
     needs = base.get(method).needs
     if uses is None:
         stores = {starter.uses(kind, dataset, "") for kind in ("clips", "inpainted", "pools")}
