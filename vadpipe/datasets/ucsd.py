@@ -51,8 +51,10 @@ def scan(root: Path) -> RawDataset:
 def _clip(split: str, clip: Source, known: Known) -> RawClip:
     """Return a clip, whose frames the intervals mean by number."""
     files = clip.files
-    if files is None or not files.digits:
-        raise UserError(f"{clip.path}: its frames have no numbers in their names; UCSD names them 001, 002, ...")
+    if files is None:
+        raise UserError(f"{clip.path} is a video; UCSD has folders of frames")
+    if not files.digits:
+        raise UserError(f"{files.paths[0]} has no frame number in its name; UCSD names frames 001, 002, ...")
     found = raw_clip(split, clip, known, _FPS)
     if files.numbers[0] != 1:
         found.notes.append(f"its frames begin with number {files.numbers[0]}, not 1 as in UCSD")
