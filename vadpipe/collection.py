@@ -20,7 +20,7 @@ from vadpipe.store.atomic import write_text
 
 _LOCK = Path("dvc.lock")
 # Of video with more frames a second than the first, the second is taken unless another rate is asked for: a fifth of
-# the work at 25 a second. On UCSD Ped2 that rate costs nothing (docs/results.md).
+# the work at 25 a second. On UCSD Ped2 most methods lose little or gain (docs/results.md).
 _FAST, _RATE = 7.5, 5.0
 # Who reads video of one's own; of a benchmark, whose published figures hold for all frames, all are taken.
 _OWN = "folder"
