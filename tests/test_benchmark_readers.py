@@ -13,6 +13,7 @@ from scipy.io import savemat
 
 from tests.conftest import HEIGHT, WIDTH, draw, ingest_params, write_frames, write_video
 from vadpipe import params
+from vadpipe.datasets import base
 from vadpipe.errors import UserError
 from vadpipe.prepare.ingest import ingest
 from vadpipe.store import images, open_store
@@ -382,3 +383,8 @@ def test_ubnormal_that_is_not_as_it_should_be(root: Path, case: str) -> None:
     spoil, message = UBNORMAL[case]
     spoil(ubnormal(root), root / "Scene2" / f"{ABNORMAL}_annotations")
     refused(root, message, reader="ubnormal")
+
+
+def test_what_is_called_a_reader_is_one() -> None:
+    assert base.names() == ["avenue", "folder", "pool", "shanghaitech", "ubnormal", "ucsd"]
+    assert all(map(callable, map(base.get, base.names())))

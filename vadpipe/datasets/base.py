@@ -20,7 +20,7 @@ from vadpipe.store.sampling import Sampling
 
 CLIP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
 # Modules beside the readers: what readers share.
-_SHARED = {"base", "files", "labels", "sources", "tables", "voc"}
+_SHARED = {"base", "files", "labels", "matlab", "sources", "tables", "voc"}
 
 
 @dataclass(frozen=True)
