@@ -47,7 +47,11 @@ def seconds(work: Callable[[], object]) -> float:
 def paired(first: Callable[[], object], second: Callable[[], object]) -> tuple[float, float, float]:
     """Run A B A B ... and return the median seconds of both and the median of the ratios A / B of neighbours."""
     first(), second()  # warm up
-    pairs = [(seconds(first), seconds(second)) for _ in range(ROUNDS)]
+    return summed_up([(seconds(first), seconds(second)) for _ in range(ROUNDS)])
+
+
+def summed_up(pairs: list[tuple[float, float]]) -> tuple[float, float, float]:
+    """Return the medians of both and the median of their ratios."""
     a, b = zip(*pairs, strict=True)
     return statistics.median(a), statistics.median(b), statistics.median(x / y for x, y in pairs)
 
@@ -136,9 +140,7 @@ def bench_kept() -> str:
         command = [sys.executable, "-c", code, how]
         return float(subprocess.run(command, cwd=REPO, check=True, capture_output=True, text=True).stdout)
 
-    pairs = [(took("handed back"), took("kept")) for _ in range(ROUNDS)]
-    back, kept = map(statistics.median, zip(*pairs, strict=True))
-    ratio = statistics.median(a / b for a, b in pairs)
+    back, kept, ratio = summed_up([(took("handed back"), took("kept")) for _ in range(ROUNDS)])
     rates = f"{128 / kept:.0f} against {128 / back:.0f} frames/s"
     return f"features with freed memory kept / handed back: {ratio:.2f}; {rates}"
 

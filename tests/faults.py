@@ -16,9 +16,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -98,9 +98,7 @@ class Limits:
     """What is done to a process before it begins."""
 
     file: int | None = None  # bytes that a file may have
-    memory: int | None = None  # bytes that the process may have beyond what it has
     user: bool = False  # a user whom permissions bind, even if the tests run as root
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def _enter(folder: Path, pipes: Sequence[Path], limits: Limits) -> None:
@@ -111,15 +109,11 @@ def _enter(folder: Path, pipes: Sequence[Path], limits: Limits) -> None:
     # As in a process that was started by a shell.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     multiprocessing.set_start_method("fork", force=True)
-    os.environ.update(limits.environment)
     if limits.user:
         _drop_rights()
     if limits.file is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file, limits.file))
-    if limits.memory is not None:
-        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (held + limits.memory,) * 2)
 
 
 def _drop_rights() -> None:

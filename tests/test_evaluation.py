@@ -512,17 +512,18 @@ def test_the_stage_imports_no_torch(here: Path) -> None:
     assert "raw micro AUC" in done.stdout
 
 
-def test_a_run_that_covers_no_frame_says_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("uncovered", "said"),
+    [
+        (20, "tiny_run: covers no frame, no AUC, coverage 0.0%"),
+        (10, "tiny_run: covers frames of one class, no AUC, coverage 50.0%"),
+    ],
+)
+def test_a_run_that_covers_too_little_says_so(
+    here: Path, capsys: pytest.CaptureFixture[str], uncovered: int, said: str
+) -> None:
     clips: dict[str, Any] = {"c1": (20, (5, 9)), "c2": (20, None)}
     write_clips(clips)
-    write_scores(clips=clips, uncovered=20)
+    write_scores(clips=clips, uncovered=uncovered)
     evaluate_stage("tiny_run")
-    assert "tiny_run: covers no frame, no AUC, coverage 0.0%" in capsys.readouterr().out
-
-
-def test_a_run_that_covers_normal_frames_alone_says_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    clips: dict[str, Any] = {"c1": (20, (5, 9)), "c2": (20, None)}
-    write_clips(clips)
-    write_scores(clips=clips, uncovered=10)
-    evaluate_stage("tiny_run")
-    assert "tiny_run: covers frames of one class, no AUC, coverage 50.0%" in capsys.readouterr().out
+    assert said in capsys.readouterr().out

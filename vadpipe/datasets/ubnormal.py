@@ -167,7 +167,7 @@ def read_id_map(path: Path, height: int, width: int) -> npt.NDArray[np.int64]:
 
 @dataclass
 class Objects(Known):
-    """What is known of an abnormal video: its rows, and the id maps, which are read as the frames come."""
+    """What is known of an abnormal video: its rows, sorted, and the id maps, which are read as the frames come."""
 
     rows: Sequence[Row] = ()
     maps: Sequence[Path] = ()
@@ -212,7 +212,7 @@ class Objects(Known):
             return frame
         ids = read_id_map(self.maps[position], *frame.image.shape[:2])
         mask, boxes = np.zeros(ids.shape, bool), []
-        for track, row in enumerate(sorted(self.rows)):
+        for track, row in enumerate(self.rows):
             if row.first <= number <= row.last:
                 self._looked.add(row.object)
                 pixels = ids == row.object
@@ -233,7 +233,7 @@ def largest_box(pixels: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
 def _known(clip: Source, kind: str) -> Known:
     if not kind.startswith("abnormal"):
         return Known(NORMAL, {})
-    rows = tracks(clip.path)
+    rows = sorted(tracks(clip.path))
     last = max(row.last for row in rows)
     flags = np.zeros(last + 1, bool)
     for row in rows:

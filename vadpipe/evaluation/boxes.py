@@ -153,6 +153,13 @@ def _thin_out(boxes: Floats, overlap: float) -> Floats:
     return boxes[alive]
 
 
+def overlaps(first: Floats, second: Floats) -> Floats:
+    """Return the intersections over unions of boxes (k, 4 or more) with boxes (m, 4 or more), (k, m)."""
+    area, other = ((side[:, 2] - side[:, 0]) * (side[:, 3] - side[:, 1]) for side in (first, second))
+    shared = intersections(first, second)
+    return np.asarray(shared / (area[:, None] + other - shared))
+
+
 def intersections(first: Floats, second: Floats) -> Floats:
     """Return the areas that boxes (k, 4 or more) share with boxes (m, 4 or more), (k, m)."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])

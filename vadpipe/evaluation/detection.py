@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vadpipe.evaluation.arrays import Bools, Floats, Ints
-from vadpipe.evaluation.boxes import Box, intersections
+from vadpipe.evaluation.boxes import Box, overlaps
 
 # Cells of the largest array of a bootstrap: (resamples at once) x (boxes).
 _CELLS = 4_000_000
@@ -46,9 +46,7 @@ def match(found: Sequence[Box], truths: Floats, overlap: float) -> Ints:
     if not len(found) or not len(truths):
         return matched
     boxes = np.array(found)
-    area, true = ((side[:, 2] - side[:, 0]) * (side[:, 3] - side[:, 1]) for side in (boxes, truths))
-    shared = intersections(boxes, truths)
-    ratio = shared / (area[:, None] + true - shared)
+    ratio = overlaps(boxes, truths)
     best = ratio.argmax(axis=1)
     taken = set()
     for index in np.argsort(-boxes[:, 4], kind="stable"):

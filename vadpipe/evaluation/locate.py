@@ -70,7 +70,8 @@ def locate(
     unit = np.unique(scored.unit[known], return_inverse=True)[1]
     weights = intervals.clip_weights(int(unit.max()) + 1, settings.bootstrap)
     frames = Frames(truths, places, unit, weights, settings, normal_frames(training))
-    true_boxes = [truths[place.clip].boxes(place.frame) for place in places]
+    by_clip = [[truth.boxes(frame) for frame in range(len(truth.known))] for truth in truths]
+    true_boxes = [by_clip[place.clip][place.frame] for place in places]
     seen = [look(run, frames, scores, seed, component) for seed in scored.seeds]
     matches = {
         name: [detection.collect(seed.boxes, true_boxes, overlap) for seed in seen]
@@ -81,7 +82,7 @@ def locate(
         "true_boxes": sum(map(len, true_boxes)),
         "threshold": intervals.over_seeds([seed.threshold for seed in seen]),
         **{name: _box_figures(matches[name], seen, frames) for name in OVERLAPS},
-        **(_region_figures(seen, true_boxes, frames) if scored.ordered else dict.fromkeys(("tracks", "rbdc", "tbdc"))),
+        **(_region_figures(seen, by_clip, frames) if scored.ordered else dict.fromkeys(("tracks", "rbdc", "tbdc"))),
     }
     return Located(component, frames, seen[0], matches["iou30"][0], images | _pixel_figures(seen), images | boxes)
 
@@ -127,10 +128,17 @@ def _box_figures(matches: Sequence[Matches], seen: Sequence[Seen], frames: Frame
     return found
 
 
-def _region_figures(seen: Sequence[Seen], true_boxes: Sequence[Floats], frames: Frames) -> dict[str, Any]:
-    """Return RBDC and TBDC of the boxes of every seed, and the number of tracks."""
-    tracks, units = _tracks(frames), frames.weights.shape[1]
-    steps = [regions.collect(seed.boxes, true_boxes, tracks, frames.unit, units) for seed in seen]
+def _region_figures(seen: Sequence[Seen], by_clip: Sequence[Sequence[Floats]], frames: Frames) -> dict[str, Any]:
+    """Return RBDC and TBDC of the boxes of every seed, and the number of tracks.
+
+    Args:
+        by_clip: the true boxes of every frame of each clip.
+    """
+    units = frames.weights.shape[1]
+    tracks = _tracks(frames.truths, by_clip)
+    true_boxes = [by_clip[place.clip][place.frame] for place in frames.places]
+    ids = [tracks[place.clip][place.frame] for place in frames.places]
+    steps = [regions.collect(seed.boxes, true_boxes, ids, frames.unit, units) for seed in seen]
     each = np.array([regions.areas(one, np.ones((1, units), np.int64))[:, 0] for one in steps])
     drawn = np.mean([regions.areas(one, frames.weights) for one in steps], axis=0)
     found: dict[str, Any] = {"tracks": int(steps[0].totals[:, 1].sum())}
@@ -139,18 +147,18 @@ def _region_figures(seen: Sequence[Seen], true_boxes: Sequence[Floats], frames: 
     return found
 
 
-def _tracks(frames: Frames) -> list[Ints]:
-    """Return the track of each true box, (M,) of each frame, unique over all clips."""
-    by_clip: list[list[Ints]] = []
+def _tracks(truths: Sequence[ClipTruth], by_clip: Sequence[Sequence[Floats]]) -> list[list[Ints]]:
+    """Return the track of each true box, (M,) of every frame of each clip, unique over all clips."""
+    tracks: list[list[Ints]] = []
     free = 0
-    for truth in frames.truths:
-        ids = truth.tracks()
+    for truth, boxes in zip(truths, by_clip, strict=True):
+        ids = truth.tracks(boxes)
         numbers: dict[int, int] = {}
         for track in np.concatenate([*ids, np.empty(0, np.int64)]).tolist():
             numbers.setdefault(track, free + len(numbers))
-        by_clip.append([np.array([numbers[track] for track in one.tolist()], np.int64) for one in ids])
+        tracks.append([np.array([numbers[track] for track in one.tolist()], np.int64) for one in ids])
         free += len(numbers)
-    return [by_clip[place.clip][place.frame] for place in frames.places]
+    return tracks
 
 
 def _summed(counts: Floats, unit: Ints, units: int) -> Floats:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vadpipe.evaluation.arrays import Bools, Floats, Ints
-from vadpipe.evaluation.boxes import Box, intersections
+from vadpipe.evaluation.boxes import Box, overlaps
 
 OVERLAP = 0.1  # intersection over union from which a box finds a region (beta)
 SHARE = 0.1  # share of its regions from which a track is found (alpha)
@@ -62,10 +62,10 @@ def collect(
     np.add.at(totals[:, 0], unit, [len(true) for true in truths])
     np.add.at(totals[:, 2], unit, 1)
     lengths = _lengths(tracks)
-    for track, first in {int(one): where for where, ids in enumerate(tracks) for one in ids}.items():
-        totals[unit[first], 1] += lengths[track] > 0
+    for first in {int(one): where for where, ids in enumerate(tracks) for one in ids}.values():
+        totals[unit[first], 1] += 1
     return Steps(
-        unit=unit[frame[order]] if len(order) else np.empty(0, np.int64),
+        unit=unit[frame[order]],
         regions=np.array([len(ids) for ids in of_track], np.int64),
         tracks=_found_tracks(of_track, lengths),
         false=np.array([gained[index][2] for index in order], np.bool_),
@@ -79,7 +79,7 @@ def _gains(found: Sequence[Sequence[Box]], truths: Sequence[Floats]) -> Iterator
         if not len(boxes):
             continue
         each = np.array(boxes, np.float64)
-        over = _ratios(each, true) >= OVERLAP
+        over = overlaps(each, true) >= OVERLAP
         open_ = np.ones(len(true), np.bool_)
         first: dict[int, Ints] = {}
         for index in np.argsort(-each[:, 4], kind="stable"):
@@ -87,16 +87,6 @@ def _gains(found: Sequence[Sequence[Box]], truths: Sequence[Floats]) -> Iterator
             open_ &= ~over[index]
         for index in range(len(each)):
             yield float(each[index, 4]), first[index], not over[index].any()
-
-
-def _ratios(boxes: Floats, true: Floats) -> Floats:
-    """Return intersections over unions, (D, M)."""
-    if not len(true):
-        return np.zeros((len(boxes), 0))
-    area, wanted = ((side[:, 2] - side[:, 0]) * (side[:, 3] - side[:, 1]) for side in (boxes, true))
-    shared = intersections(boxes, true)
-    ratios: Floats = shared / (area[:, None] + wanted - shared)
-    return ratios
 
 
 def _lengths(tracks: Sequence[Ints]) -> dict[int, int]:
@@ -160,7 +150,7 @@ def linked(boxes: Sequence[Floats]) -> list[Ints]:
     before, ids = np.zeros((0, 4)), np.zeros(0, np.int64)
     for regions in boxes:
         now = np.full(len(regions), -1, np.int64)
-        ratios = _ratios(regions, before)
+        ratios = overlaps(regions, before)
         for flat in np.argsort(-ratios, axis=None, kind="stable"):
             here, there = np.unravel_index(flat, ratios.shape)
             if ratios[here, there] > 0 and now[here] < 0 and ids[there] not in now:

@@ -59,12 +59,15 @@ class ClipTruth:
         x, y, width, height = stats[1:, :4].astype(np.float64).T
         return np.column_stack([x, y, x + width, y + height])
 
-    def tracks(self) -> list[Ints]:
-        """Return the track of each of `boxes`, (M,) of each frame: stored ones, else by overlap from frame to frame."""
-        frames = range(len(self.known))
-        if all(boxes or not len(self.boxes(frame)) for frame, boxes in zip(frames, self._boxes, strict=True)):
+    def tracks(self, regions: Sequence[Floats]) -> list[Ints]:
+        """Return the track of each region, (M,) of each frame: stored ones, else by overlap from frame to frame.
+
+        Args:
+            regions: the `boxes` of every frame.
+        """
+        if all(boxes or not len(found) for boxes, found in zip(self._boxes, regions, strict=True)):
             return [np.array([box["track"] for box in boxes or []], np.int64) for boxes in self._boxes]
-        return linked([self.boxes(frame) for frame in frames])
+        return linked(regions)
 
 
 def clip_truths(labels: Sequence[LabelClip], clips: Sequence[Clip]) -> list[ClipTruth]:
