@@ -158,8 +158,8 @@ def heat(job: Job, method: Any, truths: list[ClipTruth], folder: Path) -> dict[s
 
 def layers(name: str) -> dict[str, np.ndarray]:
     """Return where a test image of `pool_demo` shows ropes, glitter and splash; it is drawn again."""
-    from vadpipe.prepare.generators import check
-    from vadpipe.prepare.generators.pool_demo import draw
+    from vadpipe.scenes import check
+    from vadpipe.scenes.pool_demo import draw
 
     _, values = check("pool_demo", params.load().generate["pool_demo"])
     path = Path(name)

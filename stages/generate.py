@@ -1,7 +1,7 @@
 """Stage `generate`: write a generated data set to data/raw/NAME."""
 
 from vadpipe import params, paths
-from vadpipe.prepare.generators import generate
+from vadpipe.scenes import generate
 from vadpipe.stage import run_stage
 
 

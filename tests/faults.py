@@ -45,7 +45,7 @@ _CONTEXT.set_forkserver_preload(
             for room in ("methods", "datasets")
             for path in sorted((REPO / "vadpipe" / room).glob("[a-z]*.py"))
         ),
-        *(f"vadpipe.prepare.generators.{name}" for name in ("campus", "pool_demo")),
+        *(f"vadpipe.scenes.{name}" for name in ("campus", "pool_demo")),
         "matplotlib.backends.backend_agg",
         "faiss",
     ]

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from vadpipe.prepare.generators import campus
+from vadpipe.scenes import campus
 
 FRAMES, HEIGHT, WIDTH = 12, 160, 240
 TESTS = [f"test_{number:02d}" for number in range(1, 7)]

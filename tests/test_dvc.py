@@ -241,7 +241,7 @@ def test_a_key_of_params_yaml_reaches_no_shell(tmp_path: Path, section: str, key
     folder = tmp_path / "work"
     copied(folder, params)
     # All that the stage depends on is there, so that it is started.
-    for place in ("data/raw", "data/clips", "vadpipe/prepare/generators"):
+    for place in ("data/raw", "data/clips", "vadpipe/scenes"):
         folder_dataset(folder / place / key)
     output = call(folder, "dvc", "repro", check=False)
     assert not list(tmp_path.rglob("PWNED*"))

@@ -9,6 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.conftest import REPO
+from vadpipe import scenes
 from vadpipe.datasets import base as readers
 from vadpipe.methods import base
 
@@ -36,7 +37,7 @@ LEFT_OUT = {
 }
 # Found by name at run time, so no import leads there: stage -> folders whose file is chosen by a parameter.
 CHOSEN = {
-    "generate": "vadpipe/prepare/generators",
+    "generate": "vadpipe/scenes",
     "ingest": "vadpipe/datasets",
     "train": "vadpipe/methods",
     "score": "vadpipe/methods",
@@ -92,6 +93,14 @@ def test_a_run_depends_on_the_code_of_its_method(graph: grimp.ImportGraph, stage
 def test_a_data_set_depends_on_the_code_of_its_reader(graph: grimp.ImportGraph, reader: str) -> None:
     deps = [dep.replace("${item.reader}", reader) for dep in code_deps("ingest")]
     files = {*needed(graph, f"vadpipe.datasets.{reader}"), f"vadpipe/datasets/{reader}.py"}
+    assert [file for file in sorted(files) if not covered(file, deps)] == []
+
+
+@pytest.mark.parametrize("scene", scenes.names())
+def test_a_scene_depends_on_the_code_that_draws_it(graph: grimp.ImportGraph, scene: str) -> None:
+    deps = [dep.replace("${key}", scene) for dep in code_deps("generate")]
+    package = f"vadpipe.scenes.{scene}"
+    files = {file for module in {package, *graph.find_descendants(package)} for file in needed(graph, module)}
     assert [file for file in sorted(files) if not covered(file, deps)] == []
 
 

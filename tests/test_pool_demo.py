@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from sklearn.metrics import roc_auc_score
 
-from vadpipe.prepare.generators import pool_demo
-from vadpipe.prepare.generators.pool_demo import Photograph, draw, seen_views, unseen_views
+from vadpipe.scenes import pool_demo
+from vadpipe.scenes.pool_demo import Photograph, draw, seen_views, unseen_views
 
 COUNTS = {"train": 2, "train_empty": 1, "test": 1, "test_empty": 0}
 FULL = {"train": 48, "train_empty": 24, "test": 32, "test_empty": 16}

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from vadpipe import paths
+from vadpipe import paths, scenes
 from vadpipe.datasets import base as readers
 from vadpipe.errors import UserError
 from vadpipe.files import there
 from vadpipe.machine import gigabytes, memory
 from vadpipe.methods import base as methods
 from vadpipe.params import FeatureSet, Params
-from vadpipe.prepare import generators
 from vadpipe.prepare.flow import check_sizes
 from vadpipe.prepare.ingest import frame_rate
 from vadpipe.store import open_clips
 
 
 def check(params: Params) -> None:
-    """Check readers, generators, frame rates, sizes, memory, and the methods of all runs.
+    """Check readers, scenes, frame rates, sizes, memory, and the methods of all runs.
 
     What the data decide is checked where they are here already.
 
@@ -24,7 +23,7 @@ def check(params: Params) -> None:
         UserError: the first thing that a stage would refuse.
     """
     for name, values in params.generate.items():
-        generators.check(name, values)
+        scenes.check(name, values)
     for name, ingest in params.ingest.items():
         readers.get(ingest.reader)
         # A generated video says its frame rate; whoever adds frames may not know that theirs do not.

@@ -1,0 +1,1 @@
+"""Figures in space, and the camera that draws them: people and what rolls, their gaits, ways and shadows."""
