@@ -78,7 +78,7 @@ def workspace(folder: Path, lengths: dict[str, int]) -> None:
     params["generate"] = {}
     params["ingest"] = {"bench": INGEST}
     params["flow"] = {"bench": {"algorithm": "dis", "preset": "medium", "scale": 1.0}}
-    params["inpaint"] = params["pool_mask"] = {}
+    params["inpaint"] = params["pool_mask"] = params["composite"] = {}
     params["features"] = {"bench": {**next(iter(params["features"].values())), "uses": "data/clips/bench"}}
     params["runs"] = {}
     for method in params["methods"]:

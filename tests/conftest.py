@@ -172,6 +172,7 @@ def tiny_params() -> dict[str, Any]:
     }
     params["inpaint"] = {"tinypool": {"method": "telea", "radius": 3.0, "margin": 1}}
     params["pool_mask"] = {"tinypool": {"confidence": 0.3, "shrink": 0.0}}
+    params["composite"] = {}
     params["flow"] = {"tiny": {"algorithm": "dis", "preset": "fast", "scale": 1.0}}
     features = next(iter(params["features"].values()))
     small = {"backbone": "resnet18", "weights": "random", "height": 32, "width": 32, "batch": 8}

@@ -45,7 +45,7 @@ _CONTEXT.set_forkserver_preload(
             for room in ("methods", "datasets")
             for path in sorted((REPO / "vadpipe" / room).glob("[a-z]*.py"))
         ),
-        *(f"vadpipe.scenes.{name}" for name in ("campus", "pool_demo")),
+        *(f"vadpipe.scenes.{name}" for name in ("campus", "pool_demo", "sprites")),
         "matplotlib.backends.backend_agg",
         "faiss",
     ]
@@ -55,10 +55,12 @@ _CONTEXT.set_forkserver_preload(
 STAGES = [
     "generate@campus",
     "generate@pool_demo",
+    "generate@sprites",
     "ingest@tiny",
     "ingest@tinypool",
     "inpaint@tinypool",
     "pool_mask@tinypool",
+    "composite@tiny",
     "flow@tiny",
     "features@tiny_net",
     "features@tinypool_cells",
@@ -218,6 +220,21 @@ def parameters() -> dict[str, Any]:
             "height": 90,
             "width": 160,
         },
+        "sprites": {"seed": 1, "views": 1, "videos": 1, "frames": 12, "height": 48, "width": 72, "fps": 10.0},
+    }
+    params["composite"] = {
+        "tiny": {
+            "source": "data/raw/sprites",
+            "seed": 0,
+            "share": 1.0,
+            "objects": 1,
+            "place": "source",
+            "scale": "source",
+            "sizes": [1.0, 1.0],
+            "area": [0.0001, 0.9],
+            "grey": False,
+            "edge": 0.5,
+        }
     }
     used = {address.partition("@")[2] for address in STAGES if address.startswith("train")}
     params["runs"] = {name: run for name, run in params["runs"].items() if name in used}

@@ -66,7 +66,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository without data sets."""
     monkeypatch.chdir(tmp_path)
     nothing: dict[str, dict] = {
-        name: {} for name in ("ingest", "archived", "inpaint", "pool_mask", "flow", "features", "runs")
+        name: {} for name in ("ingest", "archived", "inpaint", "pool_mask", "composite", "flow", "features", "runs")
     }
     write_params({**tiny_params(), **nothing})
     return tmp_path

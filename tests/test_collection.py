@@ -22,7 +22,7 @@ GIVEN: dict[str, Any] = {"reader": "folder", "fps": 10.0, "rate": None, "side": 
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository without data sets."""
     monkeypatch.chdir(tmp_path)
-    sections = ("ingest", "archived", "inpaint", "pool_mask", "flow", "features", "runs")
+    sections = ("ingest", "archived", "inpaint", "pool_mask", "composite", "flow", "features", "runs")
     write_params({**tiny_params(), **{name: {} for name in sections}})
     return tmp_path
 

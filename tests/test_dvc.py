@@ -72,7 +72,7 @@ def copied(folder: Path, params: dict[str, Any]) -> None:
 def without_items() -> dict[str, Any]:
     """Return the small params.yaml with empty sections."""
     return tiny_params() | {
-        name: {} for name in ("ingest", "archived", "inpaint", "pool_mask", "flow", "features", "runs")
+        name: {} for name in ("ingest", "archived", "inpaint", "pool_mask", "composite", "flow", "features", "runs")
     }
 
 

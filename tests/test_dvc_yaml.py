@@ -31,6 +31,7 @@ LEFT_OUT = {
             "parallel",
             "progress",
             "stage",
+            "stretches",
             "store.atomic",
         )
     ),

@@ -309,6 +309,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "archived": {},
             "inpaint": {},
             "pool_mask": {},
+            "composite": {},
             "flow": {},
             "features": {},
             "methods": {"brightness": {"train": {}, "score": {}}},

@@ -159,6 +159,7 @@ AT_WORK = {
     "generate@pool_demo": "data/raw/.pool_demo.*.partial",
     "ingest@tiny": "data/clips/.tiny.*.partial",
     "pool_mask@tinypool": "data/pools/.tinypool.*.partial",
+    "composite@tiny": "data/composites/.tiny.*.partial",
     "flow@tiny": "data/flow/.tiny.*.partial",
     "features@tiny_net": "data/features/.tiny_net.*.partial",
     "train@tiny_conv_ae": ".checkpoints/.tiny_conv_ae.lock",

@@ -6,10 +6,13 @@ import difflib
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from tests.conftest import REMOVED, REPO, changed_params, ingest_params, run_stage, tiny_params, write_params
 from vadpipe import demands, edit, params
 from vadpipe.errors import UserError
+
+PASTED = YAML(typ="safe").load(REPO / "params.yaml")["composite"]["campus"]
 
 BAD = {
     "unknown key": (
@@ -43,6 +46,18 @@ BAD = {
     "pool of images that are not inpainted": (
         changed_params(pool_mask={"tiny": {"confidence": 0.3, "shrink": 0.0}}),
         "no item of `inpaint`",
+    ),
+    "composite of nothing": (
+        changed_params(composite={"tinny": {}}),
+        r"composite\.tinny: the key 'source' is missing",
+    ),
+    "composite of an unknown data set": (
+        changed_params(composite={"tinny": PASTED}),
+        r"composite\.tinny: unknown data set 'tinny'; did you mean 'tiny'",
+    ),
+    "limits the wrong way round": (
+        changed_params(composite={"tiny": {**PASTED, "sizes": [2.0, 1.0]}}),
+        r"composite\.tiny\.sizes: .*smaller bound first",
     ),
     "reserved": (
         {**tiny_params(), "runs": {"summary": tiny_params()["runs"]["tiny_knn"]}},
@@ -149,7 +164,7 @@ def test_the_repositorys_own_params_are_right(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(REPO)
     demands.check(params.load())
     # DVC parses the file once a stage, so it stays short: a key a line, in the form that `dvc exp run -S` writes.
-    assert len(Path("params.yaml").read_text().splitlines()) < 350
+    assert len(Path("params.yaml").read_text().splitlines()) < 450
 
 
 def test_added_items_keep_every_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

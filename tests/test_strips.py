@@ -124,7 +124,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def params_of(**evaluate: Any) -> None:
-    empty: dict[str, Any] = {name: {} for name in ("generate", "archived", "inpaint", "pool_mask", "flow", "features")}
+    empty: dict[str, Any] = {
+        name: {} for name in ("generate", "archived", "inpaint", "pool_mask", "composite", "flow", "features")
+    }
     defaults = YAML(typ="safe").load(REPO / "params.yaml")["evaluate"] | {"bootstrap": 100}
     run = {"dataset": "tiny", "method": "brightness", "uses": "data/clips/tiny", "train": {}, "score": {}}
     write_params(

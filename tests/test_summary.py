@@ -91,6 +91,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "archived": {},
             "inpaint": {},
             "pool_mask": {},
+            "composite": {},
             "flow": {},
             "features": {},
             "methods": {method: {"train": {}, "score": {}} for _, method, _ in RUNS.values()},

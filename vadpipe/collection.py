@@ -51,11 +51,11 @@ def belongings(loaded: Params, name: str) -> Belongings:
         UserError: there is no such data set.
     """
     params.item(loaded.datasets, "ingest", name)
-    stores = [place(name) for place in (paths.clips, paths.labels, paths.inpainted, paths.pools, paths.flow)]
+    stores = [place(name) for place in paths.OF_DATASETS]
     used = {store.as_posix() for store in stores}
     features = [key for key, values in loaded.features.items() if values.uses in used]
     runs = [key for key, run in loaded.runs.items() if run.dataset == name]
-    sections = ("generate", "ingest", "archived", "inpaint", "pool_mask", "flow")
+    sections = ("generate", "ingest", "archived", "inpaint", "pool_mask", "composite", "flow")
     outputs = [*stores, *map(paths.features, features)]
     for run in runs:
         outputs += [paths.model(run), paths.scores(run), paths.run_metrics(run), paths.roc(run), paths.plots(run)]

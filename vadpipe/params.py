@@ -42,8 +42,18 @@ def _rising(bounds: list[float]) -> list[float]:
     return bounds
 
 
+def _ascending(bounds: list[float]) -> list[float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("expected the smaller bound first")
+    return bounds
+
+
 # A model is fitted with each of them.
 Seeds = Annotated[list[int], Field(min_length=1), AfterValidator(_different)]
+# Smallest and largest factor.
+Factors = Annotated[
+    list[Annotated[float, Field(gt=0, le=100)]], Field(min_length=2, max_length=2), AfterValidator(_ascending)
+]
 # Smallest and largest share of a frame.
 Shares = Annotated[
     list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2, max_length=2), AfterValidator(_rising)
@@ -109,6 +119,21 @@ class PoolMask(Section):
 
     confidence: float = Field(ge=0, le=1)
     shrink: float = Field(ge=0, lt=0.5)
+
+
+class Composite(Section):
+    """Which virtual anomalies are pasted into training clips, and how."""
+
+    source: str
+    seed: int = Field(ge=0)
+    share: float = Field(gt=0, le=1)
+    objects: int = Field(ge=1, le=100)
+    place: Literal["source", "ground"]
+    scale: Literal["source", "person"]
+    sizes: Factors
+    area: Shares
+    grey: bool
+    edge: float = Field(ge=0, le=100)
 
 
 class FeatureSet(Section):
@@ -178,6 +203,7 @@ class Params(Section):
     archived: dict[str, Ingest]
     inpaint: dict[str, Inpaint]
     pool_mask: dict[str, PoolMask]
+    composite: dict[str, Composite]
     flow: dict[str, Flow]
     features: dict[str, FeatureSet]
     methods: dict[str, MethodDefaults]
@@ -277,6 +303,7 @@ def check(text: str, path: Path) -> Params:
         "archived": Ingest,
         "inpaint": Inpaint,
         "pool_mask": PoolMask,
+        "composite": Composite,
         "flow": Flow,
         "features": FeatureSet,
         "methods": MethodDefaults,
@@ -377,7 +404,7 @@ def _check_references(params: Params, path: Path) -> None:
     for name in params.archived:
         if name in params.ingest:
             raise UserError(f"{path}: archived.{name} is an item of `ingest` too; keep one of them")
-    for section in ("inpaint", "flow"):
+    for section in ("inpaint", "composite", "flow"):
         for name in getattr(params, section):
             _known(name, params.datasets, f"{path}: {section}.{name}: unknown data set")
     for name in params.pool_mask:
@@ -407,6 +434,7 @@ def _stores(params: Params) -> dict[str, str]:
         paths.clips: params.datasets,
         paths.inpainted: params.inpaint,
         paths.pools: params.pool_mask,
+        paths.composites: params.composite,
         paths.flow: params.flow,
     }
     return {path(name).as_posix(): name for path, items in written.items() for name in items}

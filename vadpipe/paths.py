@@ -31,6 +31,11 @@ def pools(dataset: str) -> Path:
     return Path("data/pools") / dataset
 
 
+def composites(dataset: str) -> Path:
+    """Return the store of a data set's clips beside copies with virtual anomalies."""
+    return Path("data/composites") / dataset
+
+
 def labels(dataset: str) -> Path:
     """Return the store of a data set's labels, masks and boxes."""
     return Path("data/labels") / dataset
@@ -91,5 +96,8 @@ def progress(stage: str) -> Path:
     return Path(".vadpipe/progress") / f"{stage}.json"
 
 
+# The stores that are made of a data set, besides features, which are made of one of them.
+OF_DATASETS = (clips, labels, inpainted, pools, composites, flow)
+
 # The stores that a run can name in `uses`: folder -> kind of store.
-STORE_KINDS = {f"data/{kind}": kind for kind in ("clips", "inpainted", "pools", "flow", "features")}
+STORE_KINDS = {f"data/{kind}": kind for kind in ("clips", "inpainted", "pools", "composites", "flow", "features")}

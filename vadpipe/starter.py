@@ -91,5 +91,5 @@ def run(dataset: str, method: str, store: str, train: Mapping[str, Any] | None =
 
 def uses(kind: str, dataset: str, features: str) -> str:
     """Return the store of a kind that belongs to a data set."""
-    places = {"clips": paths.clips, "inpainted": paths.inpainted, "pools": paths.pools, "flow": paths.flow}
+    places = {place.__name__: place for place in paths.OF_DATASETS}
     return (paths.features(features) if kind == "features" else places[kind](dataset)).as_posix()

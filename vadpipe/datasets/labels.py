@@ -18,6 +18,7 @@ from vadpipe.store import images
 from vadpipe.store.frames import Frame
 from vadpipe.store.image_files import header_size
 from vadpipe.store.sampling import Sampling
+from vadpipe.stretches import stretches
 
 # A mask by the position of its frame: a file, or numbers (H, W) or (H, W, C).
 Masks = Sequence[Path] | Sequence[npt.NDArray[Any]] | npt.NDArray[Any]
@@ -45,8 +46,7 @@ class Intervals:
     @classmethod
     def of(cls, where: str, flags: Sequence[bool] | npt.NDArray[Any]) -> Intervals:
         """Return the stretches of true flags, one a frame, as intervals of positions from 0."""
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(flags, np.int8), [0]])))
-        return cls(where, [(int(first), int(end) - 1) for first, end in edges.reshape(-1, 2)])
+        return cls(where, [(first, end - 1) for first, end in stretches(np.asarray(flags, np.bool_))])
 
     def __contains__(self, number: int) -> bool:
         index = bisect_right(self._firsts, number) - 1

@@ -51,12 +51,12 @@ def scan(root: Path) -> RawDataset:
     Raises:
         UserError: a part of the layout is missing or not as it should be.
     """
-    videos = _videos(root)
+    found = videos(root)
     clips, lacking = [], 0
     for split, kinds in _LISTS.items():
         for kind in kinds:
-            for name in _listed(root, kind, videos):
-                clip = source(videos[name])
+            for name in listed(root, kind, found):
+                clip = source(found[name])
                 known = Known(NORMAL) if split == "train" else _known(clip, kind)
                 lacking += isinstance(known, Objects) and not known.maps
                 clips.append(raw_clip(split, clip, known))
@@ -64,8 +64,12 @@ def scan(root: Path) -> RawDataset:
     return RawDataset(check_clips(root, clips), oddities)
 
 
-def _videos(root: Path) -> dict[str, Path]:
-    """Return the videos of all scenes by name."""
+def videos(root: Path) -> dict[str, Path]:
+    """Return the videos of all scenes by name.
+
+    Raises:
+        UserError: there are none, or something else lies there.
+    """
     found: dict[str, Path] = {}
     for scene in entries(root):
         if scene.is_dir() and _SCENE.fullmatch(scene.name):
@@ -77,13 +81,20 @@ def _videos(root: Path) -> dict[str, Path]:
     return found
 
 
-def _listed(root: Path, kind: str, videos: dict[str, Path]) -> list[str]:
-    """Return the names in a split list, all of which are there."""
+def listed(root: Path, kind: str, known: dict[str, Path]) -> list[str]:
+    """Return the names in a split list, such as `abnormal_training`, all of which are there.
+
+    Args:
+        known: the videos by name.
+
+    Raises:
+        UserError: there is no such list, or a video of it is not there.
+    """
     path = root / "scripts" / f"{kind}_video_names.txt"
     if not there(path):
         raise UserError(f"{path} is not there; the lists come with UBnormal's scripts, not with its videos; add it")
     names = read_text(path).split()
-    missing = [name for name in names if name not in videos]
+    missing = [name for name in names if name not in known]
     if missing:
         raise UserError(
             f"{path}: {len(missing)} of its {len(names)} videos are not there, {missing[0]} first; "

@@ -18,6 +18,7 @@ _OUTPUTS: dict[str, Callable[[str], Path]] = {
     "ingest": paths.clips,
     "inpaint": paths.inpainted,
     "pool_mask": paths.pools,
+    "composite": paths.composites,
     "flow": paths.flow,
     "features": paths.features,
     "train": paths.model,
@@ -25,7 +26,13 @@ _OUTPUTS: dict[str, Callable[[str], Path]] = {
     "evaluate": paths.run_metrics,
 }
 # Kind of store -> the stages behind `ingest` that make it.
-_STORES = {"clips": (), "inpainted": ("inpaint",), "pools": ("inpaint", "pool_mask"), "flow": ("flow",)}
+_STORES = {
+    "clips": (),
+    "inpainted": ("inpaint",),
+    "pools": ("inpaint", "pool_mask"),
+    "composites": ("composite",),
+    "flow": ("flow",),
+}
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def before_and_after(pairs: Sequence[tuple[Image, Image, Bools]]) -> Image:
     """Return images above what they became, the filled area outlined in both, uint8 (H, W, 3) RGB."""
     columns = []
     for before, after, filled in pairs:
-        columns.append(np.vstack([_fitted(_edged(image, filled, _FILLED)) for image in (before, after)]))
+        columns.append(np.vstack([_fitted(edged(image, filled, _FILLED)) for image in (before, after)]))
     return _row(columns)
 
 
@@ -46,7 +46,7 @@ def pools(found: Sequence[Found]) -> Image:
 
 
 def _pool(found: Found) -> Image:
-    image = _edged(found.image, found.region, _REGION)
+    image = edged(found.image, found.region, _REGION)
     thickness = _thickness(image)
     for outline, colour in ((found.water, _WATER), (found.lanes, _LANES)):
         if outline is not None:
@@ -57,7 +57,7 @@ def _pool(found: Found) -> Image:
     return np.vstack([tile, bar])
 
 
-def _edged(image: Image, area: Bools, colour: tuple[int, int, int]) -> Image:
+def edged(image: Image, area: Bools, colour: tuple[int, int, int]) -> Image:
     """Draw the outline of an area, thick enough to be seen when the image is small."""
     drawn = image.copy()
     # A frame of zeros, so that an area that goes to the border is outlined there too.

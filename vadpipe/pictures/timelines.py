@@ -8,7 +8,6 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import PIL.Image
 from matplotlib.artist import Artist
@@ -18,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from vadpipe.clock import duration
+from vadpipe.stretches import stretches
 
 # Inches, at 100 dots an inch or fewer. The layout is fixed: matplotlib's own takes a second to find one.
 _WIDTH, _HEIGHT = 3.4, 1.4  # of a panel
@@ -73,8 +73,8 @@ def draw_timelines(timeline: pd.DataFrame, title: str) -> bytes:
 
 def _panel(axes: Axes, frames: pd.DataFrame) -> None:
     x, score = frames["frame"].to_numpy(), frames["score"].to_numpy()
-    for first, last in _intervals(frames["label"].eq(1).fillna(False).to_numpy(bool)):
-        axes.axvspan(first - 0.5, last + 0.5, color=_ABNORMAL, linewidth=0)
+    for start, end in stretches(frames["label"].eq(1).fillna(False).to_numpy(bool)):
+        axes.axvspan(start - 0.5, end - 0.5, color=_ABNORMAL, linewidth=0)
     if frames["sd"].notna().any():
         sd = frames["sd"].to_numpy()
         axes.fill_between(x, score - sd, score + sd, color=_SCORE, alpha=0.4, linewidth=0)
@@ -110,12 +110,6 @@ def _legend(timeline: pd.DataFrame) -> list[Artist]:
     if timeline["label"].eq(1).any():
         entries.append(Patch(color=_ABNORMAL, label="abnormal"))
     return entries
-
-
-def _intervals(abnormal: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Return first and last frame of every abnormal run."""
-    edges = np.flatnonzero(np.diff(abnormal.astype(np.int8), prepend=0, append=0))
-    return [(int(first), int(last) - 1) for first, last in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def _png(figure: Figure) -> bytes:

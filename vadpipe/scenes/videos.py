@@ -1,4 +1,4 @@
-"""Videos of drawn scenes, whose bytes depend on the pictures alone, and the runs of frames that labels are made of."""
+"""Videos of drawn scenes, whose bytes depend on the pictures alone."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
-import numpy as np
 
-from vadpipe.scenes.arrays import Bools, Bytes
+from vadpipe.scenes.arrays import Bytes
 
 
 def write_video(pictures: Iterable[Bytes], size: tuple[int, int], fps: float, path: Path) -> None:
@@ -37,9 +36,3 @@ def _check_whole(video: Path) -> None:
         head = file.read(8)
     if video.stat().st_size != int.from_bytes(head[4:], "little") + len(head):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(video))
-
-
-def runs(marked: Bools) -> list[tuple[int, int]]:
-    """Return first and last frame of every run of frames (n,) that are set."""
-    edges = np.flatnonzero(np.diff(np.pad(marked.astype(np.int8), 1)))
-    return [(int(first), int(after) - 1) for first, after in edges.reshape(-1, 2)]

@@ -1,4 +1,4 @@
-"""Stores on disk: clips, labels, prepared images, flow, features and scores. The only code that knows file formats."""
+"""Stores on disk: clips, labels, prepared images, composites, flow, features, scores. What knows file formats."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from vadpipe.errors import UserError
-from vadpipe.store import clips, features, flow, labels, prepared
+from vadpipe.store import clips, composites, features, flow, labels, prepared
 from vadpipe.store.base import SPLITS, ClipFile, check_listed, listed_clips
 from vadpipe.store.clips import Clip
+from vadpipe.store.composites import CompositeClip
 from vadpipe.store.features import FeatureClip
 from vadpipe.store.flow import FlowClip
 from vadpipe.store.labels import LabelClip
@@ -18,6 +19,7 @@ from vadpipe.store.prepared import PreparedClip
 __all__ = [
     "AnyClip",
     "Clip",
+    "CompositeClip",
     "FeatureClip",
     "FlowClip",
     "LabelClip",
@@ -27,19 +29,20 @@ __all__ = [
     "open_store",
 ]
 
-AnyClip = Clip | PreparedClip | FlowClip | FeatureClip
+AnyClip = Clip | PreparedClip | CompositeClip | FlowClip | FeatureClip
 ClipT = TypeVar("ClipT", bound=ClipFile)
 
 # What is wanted -> the kinds of stores that serve: prepared images are images.
-_KINDS = (clips.KIND, labels.KIND, prepared.INPAINTED, prepared.POOLS, flow.KIND, features.KIND)
+_KINDS = (clips.KIND, labels.KIND, prepared.INPAINTED, prepared.POOLS, composites.KIND, flow.KIND, features.KIND)
 SERVED_BY = {kind: {kind} for kind in _KINDS}
-SERVED_BY[clips.KIND] |= {prepared.INPAINTED, prepared.POOLS}
+SERVED_BY[clips.KIND] |= {prepared.INPAINTED, prepared.POOLS, composites.KIND}
 
 _CLIP_CLASSES: dict[str, type[ClipFile]] = {
     clips.KIND: Clip,
     labels.KIND: LabelClip,
     prepared.INPAINTED: PreparedClip,
     prepared.POOLS: PreparedClip,
+    composites.KIND: CompositeClip,
     flow.KIND: FlowClip,
     features.KIND: FeatureClip,
 }
@@ -50,7 +53,7 @@ class Store(Generic[ClipT]):
     """An opened store; a split is read when it is asked for, so that a training needs the training clips alone.
 
     Attributes:
-        kind: `clips`, `labels`, `inpainted`, `pools`, `flow` or `features`.
+        kind: `clips`, `labels`, `inpainted`, `pools`, `composites`, `flow` or `features`.
         info: the metadata of its first clip.
     """
 

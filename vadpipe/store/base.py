@@ -77,6 +77,17 @@ def open_writer(path: Path, schema: pa.Schema, compression: str = "none") -> pq.
     )
 
 
+def write_rows(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> int:
+    """Write rows, a frame each, numbered in the column `frame`, and return their number."""
+    count = 0
+    with open_writer(path, schema) as writer:
+        for group in parts(rows, ROWS):
+            numbered = [{"frame": count + index, **row} for index, row in enumerate(group)]
+            writer.write_table(pa.Table.from_pylist(numbered, schema=schema), row_group_size=ROWS)
+            count += len(group)
+    return count
+
+
 def metadata(path: Path) -> dict[str, Any]:
     """Return the metadata that `with_metadata` gave to a Parquet file.
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from vadpipe.errors import UserError
@@ -66,6 +67,17 @@ class Clip(ClipFile):
         """Yield encoded frames, a row group at a time."""
         for rows in self.rows(["image"]):
             yield rows["image"].to_pylist()
+
+    def masks(self, column: str, missing: bool) -> Iterator[npt.NDArray[np.bool_]]:
+        """Yield the masks of a column, (n, H, W), a row group at a time; `missing` where a frame has none."""
+        shape = self.info["height"], self.info["width"]
+
+        def decode(group: list[bytes | None]) -> npt.NDArray[np.bool_]:
+            return np.stack(
+                [np.full(shape, missing) if data is None else images.decode_grey(data) > 0 for data in group]
+            )
+
+        return ordered_map(decode, (rows[column].to_pylist() for rows in self.rows([column])))
 
     def frame(self, index: int) -> images.Image:
         """Return one frame, uint8 (H, W, 3) RGB."""

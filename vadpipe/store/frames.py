@@ -202,7 +202,7 @@ def encode(frame: Checked, quality: int | None) -> Encoded:
     data = frame.kept
     if data is None:
         data = images.encode_png(frame.pixels) if quality is None else images.encode_jpeg(frame.pixels, quality)
-    mask = None if frame.mask is None else images.encode_png(frame.mask.astype(np.uint8) * np.uint8(255))
+    mask = None if frame.mask is None else images.encode_mask(frame.mask)
     row: dict[str, Any] = {"image": data, "name": frame.name, "time": frame.time}
     row |= {"label": frame.label, "mask": mask, "boxes": frame.boxes}
     return Encoded(row, frame.size, frame.notes)

@@ -65,6 +65,11 @@ def encode_png(image: Image) -> bytes:
     return _encode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
 
 
+def encode_mask(mask: npt.NDArray[np.bool_]) -> bytes:
+    """Encode a mask (H, W) as PNG, 255 = True."""
+    return encode_png(mask.astype(np.uint8) * np.uint8(255))
+
+
 def encode_jpeg(image: Image, quality: int) -> bytes:
     """Encode uint8 (H, W) grey or (H, W, 3) RGB as JPEG of a quality from 1 to 100."""
     return _encode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])

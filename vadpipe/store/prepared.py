@@ -14,9 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from vadpipe.errors import UserError
-from vadpipe.parallel import ordered_map
 from vadpipe.store import images
-from vadpipe.store.base import ROWS, open_writer, parts, with_metadata
+from vadpipe.store.base import with_metadata, write_rows
 from vadpipe.store.clips import SCHEMA, Clip
 
 INPAINTED = "inpainted"
@@ -60,24 +59,21 @@ def write_clip(path: Path, kind: str, source: Clip, prepared: Iterable[Prepared]
         UserError: a region covers nothing.
     """
     schema = with_metadata(_SCHEMA, **{**source.info, "kind": kind, "version": VERSION, **info})
-    count = 0
-    with open_writer(path, schema) as writer:
-        for group in parts(prepared, ROWS):
-            size = len(group)
-            columns = {
-                "frame": list(range(count, count + size)),
-                "image": [one.image for one in group],
-                "name": [one.name for one in group],
-                "filled": [_encode(one.filled) for one in group],
-                "region": [_encode_region(one) for one in group],
-                "confidence": [one.confidence for one in group],
-            }
-            writer.write_table(pa.table(columns, schema=schema), row_group_size=ROWS)
-            count += size
+    write_rows(path, schema, map(_row, prepared))
+
+
+def _row(image: Prepared) -> dict[str, object]:
+    return {
+        "image": image.image,
+        "name": image.name,
+        "filled": _encode(image.filled),
+        "region": _encode_region(image),
+        "confidence": image.confidence,
+    }
 
 
 def _encode(mask: Bools | None) -> bytes | None:
-    return None if mask is None else images.encode_png(mask.astype(np.uint8) * np.uint8(255))
+    return None if mask is None else images.encode_mask(mask)
 
 
 def _encode_region(image: Prepared) -> bytes | None:
@@ -91,18 +87,8 @@ class PreparedClip(Clip):
 
     def filled(self) -> Iterator[Bools]:
         """Yield which pixels are made up, (n, H, W), a row group at a time."""
-        return self._masks("filled", missing=False)
+        return self.masks("filled", missing=False)
 
     def regions(self) -> Iterator[Bools]:
         """Yield which pixels matter, (n, H, W), a row group at a time; all where no region was looked for."""
-        return self._masks("region", missing=True)
-
-    def _masks(self, column: str, missing: bool) -> Iterator[Bools]:
-        shape = self.info["height"], self.info["width"]
-
-        def decode(group: list[bytes | None]) -> Bools:
-            return np.stack(
-                [np.full(shape, missing) if data is None else images.decode_grey(data) > 0 for data in group]
-            )
-
-        return ordered_map(decode, (rows[column].to_pylist() for rows in self.rows([column])))
+        return self.masks("region", missing=True)

@@ -28,7 +28,7 @@ from vadpipe.scenes.figures.light import Weather
 from vadpipe.scenes.figures.people import RUN, Look, person, random_look
 from vadpipe.scenes.figures.vehicles import cyclist, driving_cart, pushed_cart, skater
 from vadpipe.scenes.figures.ways import Actor
-from vadpipe.scenes.videos import runs
+from vadpipe.stretches import stretches
 
 VISIBLE_PIXELS = 12  # an anomaly with fewer visible pixels, at 160 rows, is in no mask, label or track
 
@@ -105,8 +105,8 @@ def write(params: Params, folder: Path) -> None:
         masks, rows = record(clip.shots(), size, params.fps, folder / "test" / f"{name}.avi")
         np.save(folder / "masks" / f"{name}.npy", masks)
         # a clip without a row would be unlabelled; one without numbers says that it is normal
-        found = runs(np.any(masks, axis=(1, 2)))
-        labels += [(name, *interval) for interval in found] or [(name, "", "")]
+        found = stretches(np.any(masks, axis=(1, 2)))
+        labels += [(name, first, end - 1) for first, end in found] or [(name, "", "")]
         tracks += [(name, *row) for row in rows]
     for file, table in (("labels.csv", labels), ("tracks.csv", tracks)):
         with (folder / file).open("w", newline="") as out:

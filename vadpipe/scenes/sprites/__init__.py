@@ -17,7 +17,8 @@ from vadpipe.params import Section
 from vadpipe.scenes.arrays import Bytes, Ints
 from vadpipe.scenes.sprites.cast import Role, Take, anomalies, walkers
 from vadpipe.scenes.sprites.ground import Ground
-from vadpipe.scenes.videos import runs, write_video
+from vadpipe.scenes.videos import write_video
+from vadpipe.stretches import stretches
 
 VISIBLE_PIXELS = 12  # a figure with fewer visible pixels, at 160 rows, is in no track
 
@@ -97,5 +98,5 @@ class Video:
         for number, role in enumerate(self.roles, 1):
             seen = pixels[:, number] >= enough
             seen[: self.params.frames if role.starts is None else role.starts] = False
-            rows += [(number, first, last) for first, last in runs(seen)]
+            rows += [(number, first, end - 1) for first, end in stretches(seen)]
         return rows
