@@ -1,6 +1,7 @@
 """Stage `evaluate`: measure the scores of a run, to metrics/runs/RUN.json, metrics/roc/RUN.csv and plots/RUN."""
 
 from vadpipe import params, paths
+from vadpipe.evaluation.fusion import fused
 from vadpipe.evaluation.locate import locate
 from vadpipe.evaluation.plots import headline, write_plots, write_roc
 from vadpipe.evaluation.run import evaluate
@@ -26,13 +27,14 @@ def main(name: str) -> None:
     check_seal(scores, f"run `dvc checkout {scores}` or `dvc repro -f score@{name}`")
     scored = align(name, read_scores(scores), labels)
     truths, training = clip_truths(labels, clips), known.clips("train")
-    located = locate(name, settings, scored, truths, training, scores)
-    result = evaluate(name, run, settings, scored, located)
-    with replacing(paths.plots(name), folder=True) as folder:
-        write_plots(folder, result, scored, clips, scores)
-        write_strips(folder, name, located, scored.seeds[0], scores)
-        write_unlabelled(folder, settings, scored, truths, training, scores)
-    write_roc(paths.roc(name), scored)
+    with fused(name, settings, scored, scores) as (scored, maps):
+        located = locate(name, settings, scored, truths, training, maps)
+        result = evaluate(name, run, settings, scored, located)
+        with replacing(paths.plots(name), folder=True) as folder:
+            write_plots(folder, result, scored, clips, maps)
+            write_strips(folder, name, located, scored.seeds[0], maps)
+            write_unlabelled(folder, settings, scored, truths, training, maps)
+        write_roc(paths.roc(name), scored)
     write_json(paths.run_metrics(name), result)
     print(f"{headline(result)} -> {paths.run_metrics(name)}, {paths.plots(name)}")
 

@@ -186,6 +186,9 @@ def tiny_params() -> dict[str, Any]:
     params["methods"]["conv_ae"]["train"] |= {"seeds": [0, 1], "scale": 0.5, "channels": [4, 4, 8, 8], "epochs": 2}
     params["methods"]["dfr"]["train"] |= {"seeds": [0, 1], "epochs": 2, "batch": 32}
     params["methods"]["pasted"]["train"] |= {"seeds": [0, 1], "images": 10, "epochs": 2}
+    # Without virtual anomalies, which cost a stage: tests/test_sdmae.py has them.
+    nothing = {"composites": 0.0, "head": 0.0, "epochs": 2, "student_epochs": 1, "batch": 16}
+    params["methods"]["sdmae"]["train"] |= {"seeds": [0, 1], "height": 24, "width": 32, "patch": 8, **nothing}
     params["runs"] = {}
     for method in params["methods"]:
         cls = base.get(method)

@@ -16,6 +16,9 @@ from vadpipe.evaluation.boxes import Box, find_boxes, training_levels
 from vadpipe.params import Evaluate
 
 SETTINGS = Evaluate(
+    weights={},
+    filter=[1, 1, 1],
+    pool="max",
     smoothing_s=0.3,
     bootstrap=100,
     top_frames=4,

@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 import pytest
 import typer
+from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from tests.conftest import folder_dataset, pool_dataset, tiny_params, ucsd_dataset, write_params
-from vadpipe import cli, params
+from tests.conftest import REPO, folder_dataset, pool_dataset, tiny_params, ucsd_dataset, write_params
+from vadpipe import cli, edit, params
 from vadpipe.errors import UserError
 from vadpipe.methods import base
 
@@ -83,7 +84,9 @@ def test_data_add_ucsd(empty: Path, place: str) -> None:
     loaded = params.load()
     assert loaded.ingest["ped2"].reader == "ucsd"
     # Methods of pools and those that want a vector a cell do not fit whole frames of video.
-    video = {name for name in loaded.methods if base.get(name).needs != "pools" and not base.get(name).cells}
+    # One that trains for hours is added by hand.
+    classes = {name: base.get(name) for name in loaded.methods}
+    video = {name for name, cls in classes.items() if cls.needs != "pools" and not cls.cells and cls.quick}
     assert set(loaded.runs) == {f"ped2_{method}" for method in video}
     invoke("check")
     report = invoke("data", "check", "ped2")
@@ -148,6 +151,22 @@ def test_data_add_to_a_read_only_folder(empty: Path) -> None:
         with pytest.raises(UserError, match="cannot write data/raw/mine"):
             invoke("data", "add", "mine", str(source), "--reader", "folder", "--fps", "10", "--place", place)
     assert "mine" not in params.load().ingest
+
+
+def test_runs_add_takes_a_preset_and_the_store_that_serves_best(empty: Path) -> None:
+    raw = str(folder_dataset(empty / "raw"))
+    invoke("data", "add", "mine", raw, "--reader", "folder", "--fps", "10", "--place", "copy")
+    invoke("runs", "add", "plain", "--dataset", "mine", "--method", "sdmae", "--preset", "code")
+    plain = params.load().runs["plain"]
+    assert plain.uses == "data/clips/mine"
+    assert plain.train["student_loss"] == "masked"
+    assert plain.evaluate["weights"] == {"teacher": 1.0, "discrepancy": 1.0}
+    composite = YAML(typ="safe").load(REPO / "params.yaml")["composite"]["campus"]
+    edit.add_items({"composite": {"mine": composite}})
+    invoke("runs", "add", "paper", "--dataset", "mine", "--method", "sdmae", "--preset", "paper")
+    assert params.load().runs["paper"].uses == "data/composites/mine"
+    with pytest.raises(UserError, match="sdmae has no preset 'papers'; did you mean 'paper'"):
+        invoke("runs", "add", "more", "--dataset", "mine", "--method", "sdmae", "--preset", "papers")
 
 
 def test_runs_add_finds_what_the_method_uses(empty: Path) -> None:

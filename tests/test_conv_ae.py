@@ -97,7 +97,7 @@ def test_any_size_comes_out_as_it_went_in(size: tuple[int, int]) -> None:
 def test_it_learns_and_finds_what_is_foreign_in_the_pool(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     method = fitted(store, tmp_path, epochs=60, learning_rate=0.01)
-    assert method.losses[-1] < 0.5 * method.losses[0]
+    assert method.losses[-1]["loss"] < 0.5 * method.losses[0]["loss"]
     (clip,) = store.clips("test")
     heat = maps(method, clip)
     assert heat.shape == (4, HEIGHT, WIDTH)

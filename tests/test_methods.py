@@ -49,9 +49,12 @@ def test_every_method_trains_scores_and_repeats(tiny: Path, method: str) -> None
     assert not list(Path("models").rglob("*.pkl")) + list(Path("models").rglob("*.pt"))
     assert not Path(".checkpoints", run).exists()
     # Every seed begins anew.
-    trained = [[path.read_bytes() for path in sorted(Path("models", run, str(seed)).iterdir())] for seed in seeds]
-    assert len({tuple(files) for files in trained}) == len(seeds)
-    networks = [path.read_bytes() for path in Path("models", run).glob("*/network.safetensors")]
+    trained = [
+        [path.read_bytes() for path in sorted(Path("models", run, str(seed)).rglob("*")) if path.is_file()]
+        for seed in seeds
+    ]
+    assert len({tuple(of_seed) for of_seed in trained}) == len(seeds)
+    networks = [path.read_bytes() for path in Path("models", run).rglob("network.safetensors")]
     assert len(set(networks)) == len(networks)
     models = {path: path.read_bytes() for path in Path("models").rglob("*") if path.is_file()}
     train.main(run)

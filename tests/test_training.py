@@ -72,7 +72,7 @@ def test_equal_seeds_give_equal_weights_and_different_seeds_differ(tmp_path: Pat
     assert equal(one, again)
     assert losses == losses_again
     assert len(losses) == EPOCHS
-    assert losses[-1] < losses[0]
+    assert losses[-1]["loss"] < losses[0]["loss"]
     assert not equal(one, other)
 
 
@@ -221,7 +221,7 @@ def test_precisions_one_after_another_in_one_process(tmp_path: Path) -> None:
     assert equal(full, full_again)
     assert not equal(full, half)
     assert half["0.weight"].dtype == torch.float32
-    assert losses[-1] < losses[0]
+    assert losses[-1]["loss"] < losses[0]["loss"]
 
 
 def test_fp16_on_a_cpu_is_a_user_error(tmp_path: Path) -> None:

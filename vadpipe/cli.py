@@ -233,10 +233,13 @@ def runs_add(
     dataset: Annotated[str, typer.Option(help="A data set of params.yaml.")],
     method: Annotated[str, typer.Option(help="A method, see `vadpipe methods list`.")],
     uses: Annotated[str | None, typer.Option(help="The store it reads; found where there is one choice.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Parameters as somebody else has them.")] = None,
 ) -> None:
     """Add a run to params.yaml; change its train, score and evaluate there to differ from the defaults.
 
     Example: vadpipe runs add ped2_knn_resnet --dataset ped2 --method knn --uses data/features/ped2_resnet
+
+    Example: vadpipe runs add ped2_sdmae --dataset ped2 --method sdmae --preset paper
     """
     from vadpipe import edit, starter
     from vadpipe.methods import base
@@ -247,15 +250,20 @@ def runs_add(
         raise UserError(f"params.yaml has a run '{name}' already; choose another name")
     if dataset not in loaded.datasets:
         raise UserError(f"params.yaml has no data set '{dataset}'{did_you_mean(dataset, loaded.datasets)}")
-    needs = base.get(method).needs
-    if uses is None:
+    cls = base.get(method)
+    needs = cls.needs
+    if uses is None and cls.prefers in starter.prepared(loaded, dataset):
+        uses = starter.uses(str(cls.prefers), dataset, "")
+    elif uses is None:
         stores = {starter.uses(kind, dataset, "") for kind in ("clips", "inpainted", "pools")}
         sets = [key for key, values in loaded.features.items() if values.uses in stores]
         if needs == "features" and len(sets) != 1:
             choices = ", ".join(paths.features(key).as_posix() for key in sets) or "none, add one under `features`"
             raise UserError(f"{method} needs features of {dataset}; say which with --uses: {choices}")
         uses = starter.uses(needs, dataset, sets[0] if sets else "")
-    values = starter.run(dataset, method, uses)
+    if preset is not None and preset not in cls.presets:
+        raise UserError(f"{method} has no preset '{preset}'{did_you_mean(preset, cls.presets)}")
+    values = starter.run(dataset, method, uses, cls.presets[preset] if preset else None)
     params.item(loaded.methods, "methods", method)
     run = params.parse(params.Run, values, f"vadpipe runs add {name}")
     base.create(loaded.model_copy(update={"runs": {name: run}}).run(name), name)

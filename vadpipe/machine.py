@@ -38,11 +38,12 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
-def check_disk(out: Path, size: float, way_out: str) -> None:
+def check_disk(out: Path, size: float, way_out: str, cached: bool = True) -> None:
     """Say how much disk an output takes, and refuse one that does not fit.
 
     Args:
-        size: bytes of the output; DVC's cache, on a file system that cannot share blocks, takes as much again.
+        size: bytes of the output.
+        cached: whether DVC keeps it in its cache, which takes as much again where a file system cannot share blocks.
 
     Raises:
         UserError: there is less space than that.
@@ -51,9 +52,8 @@ def check_disk(out: Path, size: float, way_out: str) -> None:
     free = shutil.disk_usage(place).free
     if size > free:
         raise UserError(f"{out} will take {gigabytes(size)}, but {gigabytes(free)} are free there; {way_out}")
-    print(
-        f"{out} will take {gigabytes(size)}, and as much again in DVC's cache; {gigabytes(free)} are free", flush=True
-    )
+    again = ", and as much again in DVC's cache" if cached else ""
+    print(f"{out} will take {gigabytes(size)}{again}; {gigabytes(free)} are free", flush=True)
 
 
 def gigabytes(size: float) -> str:

@@ -168,6 +168,9 @@ class MethodDefaults(Section):
 class Evaluate(Section):
     """How scores become figures; nothing here is chosen on test labels."""
 
+    weights: dict[str, float]
+    filter: list[Annotated[int, Field(ge=1, le=999)]] = Field(min_length=3, max_length=3)
+    pool: Literal["max", "mean"]
     smoothing_s: float = Field(gt=0, le=3600)
     bootstrap: int = Field(ge=0, le=1_000_000)
     top_frames: int = Field(ge=1, le=1000)

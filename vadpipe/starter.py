@@ -7,7 +7,7 @@ from typing import Any
 
 from vadpipe import paths
 from vadpipe.methods import base
-from vadpipe.params import MethodDefaults
+from vadpipe.params import MethodDefaults, Params
 from vadpipe.prepare.inspect import Report
 
 Items = dict[str, dict[str, Any]]
@@ -45,10 +45,10 @@ def _video(name: str, ingest: dict[str, Any], found: Report, methods: Mapping[st
     runs: Items = {}
     for method, defaults in methods.items():
         cls = base.get(method)
-        if cls.needs == "pools" or cls.cells or (not moves and (cls.temporal or cls.needs == "flow")):
+        if cls.needs == "pools" or cls.cells or not cls.quick or (not moves and (cls.temporal or cls.needs == "flow")):
             continue
         seeds = defaults.train.get("seeds", [])[:_SEEDS]
-        runs[f"{name}_{method}"] = run(name, method, uses(cls.needs, name, features), {"seeds": seeds} if seeds else {})
+        runs[f"{name}_{method}"] = run(name, method, uses(cls.needs, name, features), _few(seeds))
     flow = {"algorithm": "dis", "preset": "medium", "scale": round(min(1.0, _FLOW_SIDE / found.longest_side), 3)}
     return {
         "ingest": {name: ingest},
@@ -58,6 +58,10 @@ def _video(name: str, ingest: dict[str, Any], found: Report, methods: Mapping[st
     }
 
 
+def _few(seeds: list[int]) -> base.Preset:
+    return base.Preset("for a quick start", train={"seeds": seeds} if seeds else {})
+
+
 def _images(name: str, ingest: dict[str, Any], methods: Mapping[str, MethodDefaults]) -> dict[str, Items]:
     """Return the items of a data set of images of pools; methods that need frames in time are left out."""
     region = paths.pools(name).as_posix()
@@ -65,7 +69,7 @@ def _images(name: str, ingest: dict[str, Any], methods: Mapping[str, MethodDefau
     runs: Items = {}
     for method in methods:
         cls = base.get(method)
-        if not cls.temporal and cls.needs != "flow":
+        if cls.quick and not cls.temporal and cls.needs != "flow":
             table = paths.features(cells if cls.cells else features).as_posix()
             runs[f"{name}_{method}"] = run(name, method, table if cls.needs == "features" else region)
     return {
@@ -77,16 +81,27 @@ def _images(name: str, ingest: dict[str, Any], methods: Mapping[str, MethodDefau
     }
 
 
-def run(dataset: str, method: str, store: str, train: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return a run with all defaults but those of `train`."""
+def run(dataset: str, method: str, store: str, preset: base.Preset | None = None) -> dict[str, Any]:
+    """Return a run with all defaults but those of a preset."""
+    overrides = preset or base.Preset("")
     return {
         "dataset": dataset,
         "method": method,
         "uses": store,
-        "train": dict(train or {}),
-        "score": {},
-        "evaluate": {},
+        "train": dict(overrides.train),
+        "score": dict(overrides.score),
+        "evaluate": dict(overrides.evaluate),
     }
+
+
+def prepared(params: Params, dataset: str) -> set[str]:
+    """Return the kinds of prepared images that there are of a data set."""
+    sections: dict[str, Mapping[str, object]] = {
+        "inpainted": params.inpaint,
+        "pools": params.pool_mask,
+        "composites": params.composite,
+    }
+    return {kind for kind, items in sections.items() if dataset in items}
 
 
 def uses(kind: str, dataset: str, features: str) -> str:

@@ -6,8 +6,8 @@ import importlib
 import inspect
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -27,6 +27,7 @@ __all__ = [
     "Fit",
     "Method",
     "NetworkParams",
+    "Preset",
     "Scores",
     "Section",
     "get",
@@ -76,6 +77,23 @@ class Fit:
     start: Path | None = None
 
 
+@dataclass(frozen=True)
+class Preset:
+    """What a run overrides to be as somebody else has it.
+
+    Attributes:
+        told: what it is, for people.
+        train: of the parameters of training.
+        score: of scoring.
+        evaluate: of evaluation.
+    """
+
+    told: str
+    train: Mapping[str, Any] = field(default_factory=dict)
+    score: Mapping[str, Any] = field(default_factory=dict)
+    evaluate: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Method(ABC, Generic[ClipT]):
     """A method: fitted on the training clips of one store, it scores clips frame by frame.
 
@@ -85,6 +103,9 @@ class Method(ABC, Generic[ClipT]):
 
     Attributes:
         needs: the kind of store that it reads.
+        prefers: a kind of store that serves it better than the one it needs, where there is one.
+        presets: by name, the runs that others describe.
+        quick: whether it is trained within minutes on two cores; if not, a new data set does not start with it.
         temporal: whether the order of frames matters to it; then it refuses unordered images.
         cells: whether it wants features of cells, not of whole frames.
     """
@@ -92,8 +113,14 @@ class Method(ABC, Generic[ClipT]):
     needs: ClassVar[str]
     temporal: ClassVar[bool]
     cells: ClassVar[bool] = False
+    quick: ClassVar[bool] = True
+    prefers: ClassVar[str | None] = None
+    presets: ClassVar[Mapping[str, Preset]] = {}
     Train: ClassVar[type[BaseModel]] = NoParams
     Score: ClassVar[type[BaseModel]] = NoParams
+
+    # Of the network that was trained, an epoch each; a method without one has none.
+    losses: Sequence[dict[str, float]] = ()
 
     def __init__(self, train: Any, score: Any) -> None:
         self.train = train

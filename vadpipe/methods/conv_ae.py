@@ -32,7 +32,7 @@ from vadpipe.store.base import parts
 from vadpipe.store.scores import Scores
 from vadpipe.training.augment import Sample, augmented
 from vadpipe.training.device import choose_device
-from vadpipe.training.loop import Plan, seeded, train
+from vadpipe.training.loop import Curve, Plan, seeded, train
 from vadpipe.training.samples import planes, resized, samples, training_samples
 from vadpipe.training.targets import Target, modified
 
@@ -124,7 +124,7 @@ class ConvAe(Method[PreparedClip]):
     Score = ScoreParams
     train: TrainParams
     network: Autoencoder
-    losses: list[float]
+    losses: Curve
     optimizer_state: dict[str, torch.Tensor]
 
     def memory(self) -> int:

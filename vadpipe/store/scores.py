@@ -1,6 +1,7 @@
 """The score store, `data/scores/RUN`.
 
 `scores.parquet`                        clip, frame, seed, covered and a column a component, of the test clips
+`training.parquet`                      the same of the training clips: what components are divided by
 `maps/SEED/CLIP.COMPONENT.npy`          float16 (T, h, w), of the test clips
 `training/SEED/CLIP.COMPONENT.npy`      the same of the training clips: what thresholds are taken from
 `pictures/CLIP.NAME.npy`                uint8 (T, h, w, 3) RGB, what the model of the first seed drew of the test clips
@@ -23,6 +24,7 @@ from vadpipe.errors import UserError
 from vadpipe.store.base import metadata, open_parquet, with_metadata
 
 KIND = "scores"
+_TEST, _TRAINING = "scores.parquet", "training.parquet"
 _LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -48,7 +50,7 @@ class ScoreWriter:
     def __init__(self, folder: Path, **info: object) -> None:
         self.folder = folder
         self.info = info
-        self.writer: pq.ParquetWriter | None = None
+        self.writers: dict[str, pq.ParquetWriter] = {}
         self.first_seed: int | None = None
 
     def write(self, seed: int, clip: str, length: int, chunks: Iterable[Scores]) -> None:
@@ -62,24 +64,24 @@ class ScoreWriter:
         start = 0
         with _Arrays(self.folder, length) as arrays:
             for scores in chunks:
-                start += self._write_table(seed, clip, start, scores)
+                start += self._write_table(_TEST, seed, clip, start, scores)
                 for name, values in scores.maps.items():
                     arrays.append(f"maps/{seed}/{clip}.{name}.npy", _storable(values))
                 for name, picture in scores.pictures.items() if seed == self.first_seed else ():
                     arrays.append(f"pictures/{clip}.{name}.npy", picture)
-        if start != length:
-            raise ValueError(f"clip {clip}: the method scored {start} frames of {length}")
+        _check_length(clip, start, length)
 
     def write_training(self, seed: int, clip: str, length: int, chunks: Iterable[Scores]) -> None:
-        """Write a training clip's maps; a method without maps is asked for one chunk only."""
+        """Write a training clip's scores, as `write` does those of a test clip."""
+        start = 0
         with _Arrays(self.folder, length) as arrays:
             for scores in chunks:
+                start += self._write_table(_TRAINING, seed, clip, start, scores)
                 for name, values in scores.maps.items():
                     arrays.append(f"training/{seed}/{clip}.{name}.npy", _storable(values))
-                if not scores.maps:
-                    break
+        _check_length(clip, start, length)
 
-    def _write_table(self, seed: int, clip: str, start: int, scores: Scores) -> int:
+    def _write_table(self, file: str, seed: int, clip: str, start: int, scores: Scores) -> int:
         values = list(scores.components.values())
         count = len(values[0])
         for name, component in scores.components.items():
@@ -94,17 +96,22 @@ class ScoreWriter:
             **{name: pa.array(component, pa.float32()) for name, component in scores.components.items()},
         }
         table = pa.table(columns)
-        if self.writer is None:
+        if file not in self.writers:
             info = {"kind": KIND, "components": list(scores.components), **self.info}
             schema = with_metadata(table.schema, **info)
-            self.writer = pq.ParquetWriter(self.folder / "scores.parquet", schema, compression="zstd")
-        self.writer.write_table(table.cast(self.writer.schema))
+            self.writers[file] = pq.ParquetWriter(self.folder / file, schema, compression="zstd")
+        self.writers[file].write_table(table.cast(self.writers[file].schema))
         return count
 
     def close(self) -> None:
-        """Finish the file."""
-        if self.writer is not None:
-            self.writer.close()
+        """Finish the files."""
+        for writer in self.writers.values():
+            writer.close()
+
+
+def _check_length(clip: str, scored: int, length: int) -> None:
+    if scored != length:
+        raise ValueError(f"clip {clip}: the method scored {scored} frames of {length}")
 
 
 class _Arrays:
@@ -159,9 +166,37 @@ def read_scores(folder: Path) -> ScoreTable:
     Raises:
         UserError: the scores are missing or damaged.
     """
-    path = folder / "scores.parquet"
+    path = folder / _TEST
     info = metadata(path)
     return ScoreTable(open_parquet(path).read().to_pandas(), list(info["components"]), info)
+
+
+def read_training_scores(folder: Path, run: str) -> pd.DataFrame:
+    """Read the scores of the training clips of a run, columns as of `ScoreTable.frames`, frame after frame.
+
+    Raises:
+        UserError: they are missing or damaged.
+    """
+    path = folder / _TRAINING
+    if not path.exists():
+        raise UserError(f"run {run}: {path} is not here, the scores of training clips; run `dvc repro score@{run}`")
+    frames: pd.DataFrame = open_parquet(path).read().to_pandas()
+    return frames.sort_values(["seed", "clip", "frame"])
+
+
+def write_map(folder: Path, seed: int, clip: str, component: str, values: npt.NDArray[np.floating]) -> None:
+    """Write the map of a test clip (T, h, w) into a folder laid out as a score store."""
+    _write_array(folder / "maps" / str(seed) / f"{clip}.{component}.npy", values)
+
+
+def write_training_map(folder: Path, seed: int, clip: str, component: str, values: npt.NDArray[np.floating]) -> None:
+    """Write the map of a training clip (T, h, w) into a folder laid out as a score store."""
+    _write_array(folder / "training" / str(seed) / f"{clip}.{component}.npy", values)
+
+
+def _write_array(path: Path, values: npt.NDArray[np.floating]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, _storable(values))
 
 
 def read_map(folder: Path, seed: int, clip: str, component: str) -> npt.NDArray[np.float16]:

@@ -30,8 +30,10 @@ SAVE_EVERY_S = 10.0
 
 # (epoch, generator) -> the batches of that epoch: tensors, or tuples or dicts of them.
 Batches = Callable[[int, np.random.Generator], Iterable[Any]]
-# (network, batch) -> the mean loss of the batch, a scalar.
-Loss = Callable[[nn.Module, Any], torch.Tensor]
+# (network, batch) -> the mean loss of the batch, a scalar, or its parts, whose sum is the loss.
+Loss = Callable[[nn.Module, Any], torch.Tensor | dict[str, torch.Tensor]]
+# The mean loss of each epoch, `loss`, and of each of its parts.
+Curve = list[dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Plan:
         device: `auto`, `cuda`, `mps` or `cpu`.
         precision: `fp32`, `bf16` or `fp16`; weights stay fp32.
         clip_norm: largest norm of the gradient, None = any.
-        done: mean losses of the epochs that network and optimizer have behind them already.
+        done: the epochs that network and optimizer have behind them already.
     """
 
     epochs: int
@@ -54,7 +56,7 @@ class Plan:
     device: str
     precision: str
     clip_norm: float | None = None
-    done: tuple[float, ...] = ()
+    done: tuple[dict[str, float], ...] = ()
 
 
 @contextmanager
@@ -73,7 +75,7 @@ def train(
     loss: Loss,
     plan: Plan,
     schedule: LRScheduler | None = None,
-) -> list[float]:
+) -> Curve:
     """Train `network` in place and return the mean loss of each epoch.
 
     The network ends in evaluation mode on the device of the plan; `schedule` steps once an epoch. On a CPU,
@@ -93,11 +95,12 @@ def train(
         for epoch in range(len(losses), plan.epochs):
             network.train()
             with seeded(plan.seed, 1 + epoch) as generator:
-                losses.append(_epoch(accelerator, network, optimizer, batches(epoch, generator), loss, plan))
-            _check_finite(network, losses[-1], epoch, plan)
+                steps = _epoch(accelerator, network, optimizer, batches(epoch, generator), loss, plan)
+            _check_finite(network, steps["loss"], epoch, plan)
+            losses.append({name: float(np.mean(values)) for name, values in steps.items()})
             if schedule is not None:
                 schedule.step()
-            bar.set_postfix(loss=f"{losses[-1]:.4g}", refresh=False)
+            bar.set_postfix(loss=f"{losses[-1]['loss']:.4g}", refresh=False)
             bar.update()
             if time.monotonic() - saved >= SAVE_EVERY_S:
                 _save(parts, losses, state)
@@ -124,32 +127,40 @@ def _epoch(
     batches: Iterable[Any],
     loss: Loss,
     plan: Plan,
-) -> float:
-    """Take one step a batch and return the mean of the losses."""
-    total, count = torch.zeros((), device=accelerator.device), 0
+) -> dict[str, list[float]]:
+    """Take one step a batch and return the losses of all batches, and their parts."""
+    steps: list[torch.Tensor] = []
+    names = ["loss"]
     for batch in batches:
         with accelerator.autocast():
-            value = loss(network, send_to_device(batch, accelerator.device, non_blocking=True))
+            found = loss(network, send_to_device(batch, accelerator.device, non_blocking=True))
+        parts = found if isinstance(found, dict) else {}
+        value = torch.stack(list(parts.values())).sum() if isinstance(found, dict) else found
+        names = ["loss", *parts]
         optimizer.zero_grad()
         accelerator.backward(value)
         if plan.clip_norm is not None:
             accelerator.clip_grad_norm_(network.parameters(), plan.clip_norm)
         optimizer.step()
-        # Asked for once an epoch only: on a GPU, every look at a value waits for all that is queued.
-        total, count = total + value.detach().float(), count + 1
-    return float(total) / count
+        steps.append(torch.stack([part.detach().float() for part in (value, *parts.values())]))
+    # Asked for once an epoch only: on a GPU, every look at a value waits for all that is queued.
+    return dict(zip(names, torch.stack(steps).T.tolist(), strict=True))
 
 
-def _check_finite(network: nn.Module, loss: float, epoch: int, plan: Plan) -> None:
-    if np.isfinite(loss) and all(bool(value.isfinite().all()) for value in network.state_dict().values()):
+def _check_finite(network: nn.Module, losses: list[float], epoch: int, plan: Plan) -> None:
+    finite = np.isfinite(losses)
+    if finite.all() and all(bool(value.isfinite().all()) for value in network.state_dict().values()):
         return
+    # What the last step did to the weights, no loss has seen.
+    batch = len(losses) if finite.all() else int(finite.argmin()) + 1
     raise UserError(
-        f"the training of seed {plan.seed} diverged in epoch {epoch + 1} of {plan.epochs}: the loss or a "
-        "weight is NaN or infinite; lower train.learning_rate, or use train.precision: fp32"
+        f"the training of seed {plan.seed} diverged in epoch {epoch + 1} of {plan.epochs}, batch {batch} of "
+        f"{len(losses)}: the loss or a weight is NaN or infinite; lower train.learning_rate, or use "
+        "train.precision: fp32"
     )
 
 
-def _save(parts: dict[str, Any], losses: list[float], path: Path) -> None:
+def _save(parts: dict[str, Any], losses: Curve, path: Path) -> None:
     states = {name: part.state_dict() for name, part in parts.items() if part is not None}
     with replacing(path) as beside:
         torch.save({**states, "losses": losses}, beside)
@@ -169,7 +180,7 @@ def _whole(path: Path) -> bool:
         return file.read() == digest.digest()
 
 
-def _resume(parts: dict[str, Any], path: Path, device: torch.device) -> list[float]:
+def _resume(parts: dict[str, Any], path: Path, device: torch.device) -> Curve:
     """Load the state of an interrupted training, if there is one, and return its losses so far."""
     if not path.is_file():
         return []
