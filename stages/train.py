@@ -1,15 +1,17 @@
-"""Stage `train`: fit the method of a run, one model a seed, to models/RUN."""
+"""Stage `train`: fit the method of a run, one model a seed, to models/RUN, its losses to metrics/training/RUN.csv."""
 
 from pathlib import Path
 
 from vadpipe import params, paths
 from vadpipe.errors import UserError
+from vadpipe.files import read_json
 from vadpipe.methods import base
 from vadpipe.stage import run_stage
 from vadpipe.store import open_store
 from vadpipe.store.atomic import locked, replacing, write_json
 from vadpipe.store.seal import seal
 from vadpipe.training.checkpoints import Checkpoints, fingerprint
+from vadpipe.training.curves import write_curve
 
 
 def main(name: str) -> None:
@@ -30,9 +32,11 @@ def main(name: str) -> None:
             fit = base.Fit(seed, state.state(seed))
             method.fit(store, fit)
             with replacing(state.model(seed), folder=True) as folder:
-                write_json(folder / "seed.json", {"seed": seed})
+                write_json(folder / "seed.json", {"seed": seed, "losses": list(method.losses)})
                 method.save(folder)
                 seal(folder)
+        trained = [read_json(state.model(seed) / "seed.json", "remove .checkpoints") for seed in base.seeds(method)]
+        write_curve(paths.curve(name), [seed["losses"] for seed in trained])
         state.publish(paths.model(name))
     print(f"{name}: {run.method} trained on {uses} -> {paths.model(name)}")
 

@@ -58,7 +58,8 @@ def belongings(loaded: Params, name: str) -> Belongings:
     sections = ("generate", "ingest", "archived", "inpaint", "pool_mask", "composite", "flow")
     outputs = [*stores, *map(paths.features, features)]
     for run in runs:
-        outputs += [paths.model(run), paths.scores(run), paths.run_metrics(run), paths.roc(run), paths.plots(run)]
+        outputs += [paths.model(run), paths.scores(run), paths.run_metrics(run), paths.roc(run), paths.curve(run)]
+        outputs.append(paths.plots(run))
     items = {section: [name] for section in sections if name in getattr(loaded, section)}
     return Belongings({**items, "features": features, "runs": runs}, outputs)
 

@@ -76,6 +76,11 @@ def roc(run: str) -> Path:
     return Path("metrics/roc") / f"{run}.csv"
 
 
+def curve(run: str) -> Path:
+    """Return the losses of a run's training by epoch."""
+    return Path("metrics/training") / f"{run}.csv"
+
+
 def checkpoints(run: str) -> Path:
     """Return the folder where an interrupted training keeps its state (ignored by git and DVC)."""
     return Path(".checkpoints") / run
