@@ -15,11 +15,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from tests import plain_sdmae
 from tests.conftest import HEIGHT, REPO, WIDTH, draw, tiny_params, write_clips
 from vadpipe.errors import UserError
 from vadpipe.methods.base import Fit
 from vadpipe.methods.sdmae import ScoreParams, Sdmae, TrainParams, _triples, in_range
-from vadpipe.nn.cvt import CvtBlock, DenseMlp
+from vadpipe.nn.cvt import CvtBlock, DenseMlp, fold_norms
 from vadpipe.nn.masked_autoencoder import Layout, Student, Teacher, draw_masks, to_patches
 from vadpipe.nn.saved import parameters
 from vadpipe.params import parse
@@ -137,6 +138,26 @@ def test_a_block_is_what_the_layer_table_says(mlp: Any) -> None:
     tokens = torch.randn(2, 13, 16)
     with torch.no_grad():
         torch.testing.assert_close(block(tokens, (3, 4)), plain_block(block, tokens, (3, 4)), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("patch", [2, 4])
+def test_the_fast_form_is_the_plain_one(patch: int) -> None:
+    torch.manual_seed(0)
+    shape = Layout(9, 6 * patch, 8 * patch, patch, 4, 24, "pointwise", True)
+    teacher, student = Teacher(shape), Student(shape)
+    images, masks = torch.randn(3, 9, 6 * patch, 8 * patch), draw_masks(torch.rand(3, 48), 24, "shuffled")
+    with torch.no_grad():
+        for _ in range(5):
+            student(teacher(images, masks).trunk)  # batch norms see something
+        for network in (teacher, student):
+            network.eval()
+        expected = plain_sdmae.forward(teacher, student, images, masks)
+        for network in (teacher, student):
+            fold_norms(network)
+        assert not [module for module in teacher.modules() if isinstance(module, nn.BatchNorm2d)]
+        given = teacher(images, masks)
+        for found, wanted in zip((given.patches, student(given.trunk), given.head), expected, strict=True):
+            torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
 
 
 def test_masks_keep_the_lowest_noise_and_restore_the_raster() -> None:
@@ -283,7 +304,8 @@ def test_variants_train_save_load_and_score(composites: Store[Any], tmp_path: Pa
     assert sum(len(chunk.components["teacher"]) for chunk in after) == 11
     for left, right in zip(before, after, strict=True):
         for name in names:
-            assert (left.components[name] == right.components[name]).all()
+            # What is loaded has its batch norms folded.
+            np.testing.assert_allclose(left.components[name], right.components[name], rtol=1e-4)
             if name != "head":
                 assert left.maps[name].shape[1:] == (3, 4)
                 np.testing.assert_allclose(left.maps[name].mean((1, 2)), left.components[name], rtol=1e-5)

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from vadpipe.errors import UserError
 from vadpipe.methods.base import DeviceParams, Fit, Method, NetworkParams, Preset, training_clips
-from vadpipe.nn.cvt import Mlp
+from vadpipe.nn.cvt import Mlp, fold_norms
 from vadpipe.nn.masked_autoencoder import Layout, Masks, Order, Student, Teacher, draw_masks, to_patches
 from vadpipe.nn.saved import known_of, load_weights, parameters, save_network
 from vadpipe.store import Clip, CompositeClip, Store
@@ -124,6 +124,7 @@ class Sdmae(Method[Clip]):
     teacher: Teacher
     student: Student | None
     losses: Curve
+    parameters: int
 
     def fit(self, store: Store[Clip], fit: Fit) -> None:
         """Train the teacher, then, on all that it gives, the student; either goes on where it was interrupted.
@@ -155,6 +156,7 @@ class Sdmae(Method[Clip]):
         else:
             self.student = None
         self.losses = curve
+        self.parameters = _count(self.teacher, self.student)
         del frames
         shutil.rmtree(fit.checkpoints, ignore_errors=True)
 
@@ -240,11 +242,16 @@ class Sdmae(Method[Clip]):
         self.student = Student(layout) if (folder / "student").is_dir() else None
         if self.student is not None:
             load_weights(folder / "student", self.student)
+        self.parameters = _count(self.teacher, self.student)
+        # From here on they only score.
+        for network in (self.teacher, self.student):
+            if network is not None:
+                fold_norms(network)
 
     @property
     def record(self) -> dict[str, Any]:
         """Return the number of parameters."""
-        return {"parameters": sum(parameters(network) for network in (self.teacher, self.student) if network)}
+        return {"parameters": self.parameters}
 
     def score(self, clip: Clip) -> Iterator[Scores]:
         """Yield `teacher` and `discrepancy`, means of the squared errors and their maps by token, and `head`.
@@ -285,6 +292,10 @@ class Sdmae(Method[Clip]):
         if self.train.head:
             found["head"] = given.head.sigmoid()
         return {name: values.float().cpu().numpy() for name, values in found.items()}
+
+
+def _count(*networks: nn.Module | None) -> int:
+    return sum(parameters(network) for network in networks if network is not None)
 
 
 def in_range(images: torch.Tensor) -> torch.Tensor:

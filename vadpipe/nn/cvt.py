@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 Mlp = Literal["pointwise", "dense"]
 
@@ -28,7 +29,7 @@ class Projection(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
-        self.norm = nn.BatchNorm2d(width)
+        self.norm: nn.Module = nn.BatchNorm2d(width)
         self.linear = nn.Linear(width, width)
 
     def forward(self, tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
@@ -100,6 +101,14 @@ class CvtBlock(nn.Module):
         tokens = tokens + self.attention(self.before_attention(tokens), grid)
         result: torch.Tensor = tokens + self.mlp(self.before_mlp(tokens), grid)
         return result
+
+
+def fold_norms(network: nn.Module) -> None:
+    """Fold the batch norms of a network that is done learning into the convolutions before them, in place."""
+    for module in network.modules():
+        if isinstance(module, Projection) and isinstance(module.norm, nn.BatchNorm2d):
+            module.convolution = fuse_conv_bn_eval(module.convolution, module.norm)
+            module.norm = nn.Identity()
 
 
 def to_grid(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from vadpipe.nn.cvt import CvtBlock, Mlp
 
@@ -128,12 +129,18 @@ class Teacher(nn.Module):
 
     def encode(self, images: torch.Tensor, masks: Masks) -> torch.Tensor:
         """Return the tokens of class and kept patches, (B, 1 + K, 256)."""
-        patches = self.embed_norm(self.embed(images).flatten(2).transpose(1, 2))
-        kept = patches.gather(1, masks.kept[..., None].expand(-1, -1, patches.shape[-1]))
-        tokens = torch.cat([self.cls.expand(len(kept), -1, -1), kept], 1)
+        tokens = torch.cat([self.cls.expand(len(images), -1, -1), self._embedded(images, masks)], 1)
         for block in self.encoder:
             tokens = block(tokens, self.seen)
         result: torch.Tensor = self.encoder_norm(tokens)
+        return result
+
+    def _embedded(self, images: torch.Tensor, masks: Masks) -> torch.Tensor:
+        """Return the embedded patches that are kept, (B, K, 256): the convolution, but not where nobody looks."""
+        patches = to_patches(images, self.embed.kernel_size[0])
+        kept = patches.gather(1, masks.kept[..., None].expand(-1, -1, patches.shape[-1]))
+        weight = self.embed.weight.permute(0, 2, 3, 1).flatten(1)
+        result: torch.Tensor = self.embed_norm(functional.linear(kept, weight, self.embed.bias))
         return result
 
     def trunk(self, encoded: torch.Tensor, masks: Masks) -> torch.Tensor:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from vadpipe.pictures.pools import edged
 from vadpipe.store.composites import CompositeClip
@@ -30,18 +29,8 @@ def _row(clip: CompositeClip) -> list[Image]:
     pasted = np.array([bool(origins) for origins in clip.column("provenance")])
     there = np.flatnonzero(pasted) if pasted.any() else np.arange(clip.length)
     chosen = there[np.linspace(0, len(there) - 1, _COLUMNS).astype(int)]
-    frames, masks = _taken(clip, set(chosen.tolist()))
-    return [*(frames[index] for index in chosen), edged(frames[chosen[-1]], masks[chosen[-1]], _PASTED)]
-
-
-def _taken(clip: CompositeClip, wanted: set[int]) -> tuple[dict[int, Image], dict[int, npt.NDArray[np.bool_]]]:
-    frames, masks, first = {}, {}, 0
-    for images, pasted in zip(clip.composites(), clip.pasted(), strict=True):
-        for index in range(first, first + len(images)):
-            if index in wanted:
-                frames[index], masks[index] = images[index - first], pasted[index - first]
-        first += len(images)
-    return frames, masks
+    frames = [clip.composite(index) for index in chosen.tolist()]
+    return [*frames, edged(frames[-1], clip.pasted_into(int(chosen[-1])), _PASTED)]
 
 
 def _tile(image: Image) -> Image:

@@ -123,6 +123,17 @@ class CompositeClip(Clip):
         """Yield which pixels were pasted, (n, H, W), a row group at a time."""
         return self.masks("pasted", missing=False)
 
+    def composite(self, index: int) -> images.Image:
+        """Return one frame with what was pasted, uint8 (H, W, 3) RGB."""
+        composite = self.row(index, "composite").as_py()
+        return self.frame(index) if composite is None else images.decode(composite)
+
+    def pasted_into(self, index: int) -> Bools:
+        """Return which pixels of one frame were pasted, (H, W)."""
+        mask = self.row(index, "pasted").as_py()
+        shape = self.info["height"], self.info["width"]
+        return np.zeros(shape, np.bool_) if mask is None else images.decode_grey(mask) > 0
+
     @property
     def has_composites(self) -> bool:
         """Return whether anything was pasted into any of the frames."""
