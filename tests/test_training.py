@@ -18,6 +18,7 @@ from torch import nn
 
 from vadpipe.errors import UserError
 from vadpipe.training import loop
+from vadpipe.training.curves import write_curve
 from vadpipe.training.loop import Plan, seeded, train
 
 EPOCHS = 6
@@ -111,6 +112,49 @@ def test_state_is_not_written_more_often_than_asked(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
     fit(tmp_path / "often")
     assert written == list(range(1, EPOCHS + 1))
+
+
+def test_a_loss_that_is_no_number_names_epoch_and_batch(tmp_path: Path) -> None:
+    network = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    seen: list[int] = []
+
+    def loss(network: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        seen.append(1)
+        value: torch.Tensor = network(batch).square().mean()
+        return value * float("nan") if len(seen) == 8 else value
+
+    plan = Plan(3, 0, tmp_path / "state", "cpu", "fp32")
+    with pytest.raises(UserError, match=r"diverged in epoch 2 of 3, batch 3 of 5: .* NaN or infinite"):
+        train(network, optimizer, lambda epoch, generator: torch.ones(5, 4, 2), loss, plan)
+
+
+def test_parts_of_a_loss_are_told_beside_their_sum(tmp_path: Path) -> None:
+    network = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+
+    def loss(network: torch.nn.Module, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        value = network(batch).square().mean()
+        return {"near": value, "far": 2 * value}
+
+    plan = Plan(2, 0, tmp_path / "state", "cpu", "fp32")
+    curve = train(network, optimizer, lambda epoch, generator: torch.ones(5, 4, 2), loss, plan)
+    assert [list(epoch) for epoch in curve] == [["loss", "near", "far"]] * 2
+    assert curve[0]["loss"] == pytest.approx(curve[0]["near"] + curve[0]["far"])
+    assert curve[0]["far"] == pytest.approx(2 * curve[0]["near"])
+
+
+def test_a_curve_is_the_mean_over_seeds_and_has_a_head_without_any(tmp_path: Path) -> None:
+    one = [{"loss": 2.0, "near": 1.0}, {"loss": 1.0, "student": 1.0}]
+    two = [{"loss": 4.0, "near": 2.0}, {"loss": 3.0, "student": 3.0}]
+    write_curve(tmp_path / "deep" / "curve.csv", [one, two])
+    assert (tmp_path / "deep" / "curve.csv").read_text().split() == [
+        "epoch,loss,near,student",
+        "1,3,1.5,",
+        "2,2,,2",
+    ]
+    write_curve(tmp_path / "none.csv", [[], []])
+    assert (tmp_path / "none.csv").read_text() == "epoch,loss\n"
 
 
 def test_kill_9_and_resume_gives_equal_weights(tmp_path: Path) -> None:

@@ -81,7 +81,8 @@ def cut_source(source: Path) -> list[Sequence]:
     if not names:
         raise UserError(f"{source}/scripts/abnormal_training_video_names.txt names no video; add some to cut from")
     with progress.bar(len(names), "videos", "cut") as bar:
-        found = ordered_map(cut_video, (there[name] for name in names))
+        # Many small steps a frame: threads would wait for each other.
+        found = ordered_map(cut_video, [there[name] for name in names], processes=True)
         return [sequence for one in progress.counted(found, bar) for sequence in one]
 
 
