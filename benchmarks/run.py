@@ -342,10 +342,11 @@ def bench_composite() -> str:
     stage("ingest", "campus")
 
     def on(cores: int) -> float:
-        """Return the seconds of a process of its own: the threads that a library keeps stay on the core of the first."""
+        """Return the seconds in a process of its own: threads that a library keeps stay where they began."""
         code = (
             "import os, sys, time; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:int(sys.argv[1])])\n"
-            "from pathlib import Path\nfrom vadpipe import params\nfrom vadpipe.prepare.composite import write_composites\n"
+            "from pathlib import Path\nfrom vadpipe import params\n"
+            "from vadpipe.prepare.composite import write_composites\n"
             "values, start = params.load().composite['campus'], time.perf_counter()\n"
             "write_composites(values, Path('data/clips/campus'), Path('out'))\nprint(time.perf_counter() - start)"
         )

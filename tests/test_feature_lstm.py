@@ -81,7 +81,7 @@ def test_a_break_in_a_predictable_sequence_scores_highest(
 ) -> None:
     method = fitted(store, tmp_path, loss=kind, score=kind, predict=predict)
     scores = scored(method, store)
-    assert method.losses[-1] < 0.2 * method.losses[0]
+    assert method.losses[-1]["loss"] < 0.2 * method.losses[0]["loss"]
     assert scores.dtype == np.float32
     assert np.isnan(scores[0])
     assert np.isfinite(scores[1:]).all()

@@ -71,7 +71,7 @@ def fitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def test_it_learns_and_finds_what_it_was_never_shown(fitted: tuple[PastedFinder, Any, Path]) -> None:
     method, store, _ = fitted
-    assert method.losses[-1] < 0.7 * method.losses[0]
+    assert method.losses[-1]["loss"] < 0.7 * method.losses[0]["loss"]
     (clip,) = store.clips("test")
     (scores,) = method.score(clip)
     maps = scores.maps["foreign"]

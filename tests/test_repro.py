@@ -16,7 +16,7 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import REPO, tiny_params, write_params
+from tests.conftest import REPO, heed_ctrl_c, tiny_params, write_params
 from tests.test_summary import write_run
 from vadpipe import params, paths, progress
 from vadpipe.errors import UserError
@@ -377,7 +377,7 @@ def test_a_signal_ends_everything_in_one_line(fake: Path, number: signal.Signals
     for mark in marks:
         order(mark.name, "wait")
     pipe = subprocess.PIPE
-    process = subprocess.Popen([sys.executable, "-c", RUN], stdout=pipe, stderr=pipe, text=True)
+    process = subprocess.Popen([sys.executable, "-c", RUN], stdout=pipe, stderr=pipe, text=True, preexec_fn=heed_ctrl_c)
     deadline = time.monotonic() + 120
     while not all(mark.exists() for mark in marks) and time.monotonic() < deadline:
         time.sleep(0.1)
