@@ -299,7 +299,11 @@ def test_variants_train_save_load_and_score(composites: Store[Any], tmp_path: Pa
     again = method(epochs=1, **{"student_epochs": 1, **changes})
     again.load(tmp_path / "model")
     after = list(again.score(clip))
-    names = ["teacher", *(["discrepancy"] if one.train.student_epochs else []), *(["head"] if one.train.head else [])]
+    names = [
+        "teacher",
+        *(["student", "discrepancy"] if one.train.student_epochs else []),
+        *(["head"] if one.train.head else []),
+    ]
     assert list(before[0].components) == names
     assert sum(len(chunk.components["teacher"]) for chunk in after) == 11
     for left, right in zip(before, after, strict=True):

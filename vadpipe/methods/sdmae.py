@@ -254,7 +254,7 @@ class Sdmae(Method[Clip]):
         return {"parameters": self.parameters}
 
     def score(self, clip: Clip) -> Iterator[Scores]:
-        """Yield `teacher` and `discrepancy`, means of the squared errors and their maps by token, and `head`.
+        """Yield the squared errors of `teacher` and `student`, their `discrepancy`, with maps by token, and `head`.
 
         Half the patches are hidden here too; the masks are drawn anew for every frame and pass, equally in each clip,
         and the passes are averaged.
@@ -283,12 +283,14 @@ class Sdmae(Method[Clip]):
             yield Scores(frames, maps)
 
     def _look(self, shown: torch.Tensor, target: torch.Tensor, noise: torch.Tensor) -> dict[str, npt.NDArray[Any]]:
-        """Return errors of the patches (n, N), discrepancies (n, N) and probabilities (n,), as far as there are."""
+        """Return errors and discrepancies of the patches (n, N), and probabilities (n,), as far as there are."""
         masks = draw_masks(noise.to(shown.device), self.train.layout.kept, self.train.order)
         given = self.teacher(in_range(shown), masks)
         found = {"teacher": (given.patches - target).square().mean(-1)}
         if self.student is not None:
-            found["discrepancy"] = (self.student(given.trunk) - given.patches).square().mean(-1)
+            imitated = self.student(given.trunk)
+            found["student"] = (imitated - target).square().mean(-1)
+            found["discrepancy"] = (imitated - given.patches).square().mean(-1)
         if self.train.head:
             found["head"] = given.head.sigmoid()
         return {name: values.float().cpu().numpy() for name, values in found.items()}
