@@ -25,6 +25,12 @@ REPO = Path(__file__).resolve().parent.parent
 HEIGHT, WIDTH = 24, 36
 
 
+# A small source of virtual anomalies, as parameters of the scene `sprites`.
+SPRITES: dict[str, Any] = {
+    "seed": 3, "views": 2, "videos": 1, "frames": 12, "height": 96, "width": 144, "fps": 5.0,
+}  # fmt: skip
+
+
 def draw(index: int, speed: float = 1.0, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     """Return a frame uint8 (H, W, 3) with a texture and a bright square that moves to the right."""
     rng = np.random.default_rng(3)

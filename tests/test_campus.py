@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from vadpipe.scenes import campus
+from vadpipe.scenes.figures.drawing import VISIBLE_PIXELS
 
 FRAMES, HEIGHT, WIDTH = 12, 160, 240
 TESTS = [f"test_{number:02d}" for number in range(1, 7)]
@@ -137,7 +138,7 @@ def test_boxes_fit_the_masks(scene: Path) -> None:
 def test_anomalies_are_more_than_slivers(scene: Path) -> None:
     for mask in masks_of(scene).values():
         visible = np.count_nonzero(mask, axis=(1, 2))
-        assert (visible[visible > 0] >= campus.VISIBLE_PIXELS).all()
+        assert (visible[visible > 0] >= VISIBLE_PIXELS).all()
 
 
 def test_training_clip_moves_in_front_of_a_fixed_camera(scene: Path) -> None:

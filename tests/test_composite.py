@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.conftest import write_clips
+from tests.conftest import SPRITES, write_clips
 from vadpipe.datasets import ubnormal
 from vadpipe.errors import UserError
 from vadpipe.params import Composite, parse
@@ -26,10 +26,7 @@ from vadpipe.store.composites import CompositeClip
 from vadpipe.store.frames import Frame
 from vadpipe.store.video import Video
 
-HEIGHT, WIDTH, FPS = 96, 144, 5.0
-SPRITES: dict[str, Any] = {
-    "seed": 3, "views": 2, "videos": 1, "frames": 12, "height": HEIGHT, "width": WIDTH, "fps": FPS,
-}  # fmt: skip
+HEIGHT, WIDTH, FPS = SPRITES["height"], SPRITES["width"], SPRITES["fps"]
 
 
 @pytest.fixture(scope="module")

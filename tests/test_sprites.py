@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.conftest import SPRITES
 from vadpipe.datasets import base as readers
 from vadpipe.datasets import ubnormal
 from vadpipe.errors import UserError
@@ -18,15 +18,11 @@ from vadpipe.scenes.figures.people import random_look
 from vadpipe.scenes.sprites.falling import falling
 from vadpipe.store.sampling import Sampling
 
-SMALL: dict[str, Any] = {
-    "seed": 3, "views": 2, "videos": 1, "frames": 12, "height": 96, "width": 144, "fps": 5.0,
-}  # fmt: skip
-
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("raw") / "sprites"
-    generate("sprites", SMALL, folder)
+    generate("sprites", SPRITES, folder)
     return folder
 
 
@@ -83,14 +79,14 @@ def test_walkers_are_in_the_maps_but_in_no_track(source: Path) -> None:
 
 
 def test_equal_seeds_draw_equal_bytes_and_another_seed_others(source: Path, tmp_path: Path) -> None:
-    generate("sprites", SMALL, tmp_path / "again")
-    generate("sprites", {**SMALL, "seed": 4}, tmp_path / "other")
+    generate("sprites", SPRITES, tmp_path / "again")
+    generate("sprites", {**SPRITES, "seed": 4}, tmp_path / "other")
     assert digest(source) == digest(tmp_path / "again")
     assert digest(source) != digest(tmp_path / "other")
 
 
 def test_a_view_does_not_depend_on_the_number_of_views(source: Path, tmp_path: Path) -> None:
-    generate("sprites", {**SMALL, "views": 1}, tmp_path / "one")
+    generate("sprites", {**SPRITES, "views": 1}, tmp_path / "one")
     assert digest(source / "Scene1") == digest(tmp_path / "one" / "Scene1")
 
 
@@ -109,5 +105,5 @@ def test_who_falls_ends_up_lying_on_the_ground() -> None:
 
 def test_wrong_parameters_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"generate\.sprites\.views"):
-        generate("sprites", {**SMALL, "views": 0}, tmp_path / "none")
-    assert set(sprites.Params.model_fields) == set(SMALL)
+        generate("sprites", {**SPRITES, "views": 0}, tmp_path / "none")
+    assert set(sprites.Params.model_fields) == set(SPRITES)

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.ndimage import uniform_filter
 
 from vadpipe.errors import UserError, did_you_mean
@@ -52,7 +53,11 @@ def fused(run: str, settings: Evaluate, scored: Scored, scores: Path) -> Iterato
         folder = Path(place)
         if (scores / "pictures").is_dir():
             (folder / "pictures").symlink_to((scores / "pictures").resolve(), target_is_directory=True)
-        parts = [_Fusion(run, settings, scored, scores, index) for index in range(len(scored.seeds))]
+        training = read_training_scores(scores, run)
+        parts = [
+            _Fusion(run, settings, scored, scores, index, training[training["seed"] == seed])
+            for index, seed in enumerate(scored.seeds)
+        ]
         values = np.stack([part.write(folder) for part in parts])
         info = {**scored.info, "divided_by": {str(part.seed): part.means for part in parts}}
         yield replace(scored, components={FUSED: values, **scored.components}, info=info), folder
@@ -66,11 +71,11 @@ class _Fusion:
         means: of each component over the training clips.
     """
 
-    def __init__(self, run: str, settings: Evaluate, scored: Scored, scores: Path, index: int) -> None:
+    def __init__(
+        self, run: str, settings: Evaluate, scored: Scored, scores: Path, index: int, training: pd.DataFrame
+    ) -> None:
         self.run, self.settings, self.scored, self.scores, self.index = run, settings, scored, scores, index
-        self.seed = scored.seeds[index]
-        rows = read_training_scores(scores, run)
-        self.training = rows[rows["seed"] == self.seed]
+        self.seed, self.training = scored.seeds[index], training
         self.maps = {name: read_training_maps(scores, self.seed, name) for name in settings.weights}
         self.means = {name: self._mean(name) for name in settings.weights}
 

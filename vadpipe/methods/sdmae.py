@@ -156,7 +156,7 @@ class Sdmae(Method[Clip]):
         else:
             self.student = None
         self.losses = curve
-        self.parameters = _count(self.teacher, self.student)
+        self.parameters = self._count()
         del frames
         shutil.rmtree(fit.checkpoints, ignore_errors=True)
 
@@ -218,10 +218,9 @@ class Sdmae(Method[Clip]):
     def save(self, folder: Path) -> None:
         """Save both networks and the losses of each epoch."""
         known = {"layout": list(self.train.layout), **self.record, "losses": self.losses}
-        for name, network in (("teacher", self.teacher), ("student", self.student)):
-            if network is not None:
-                (folder / name).mkdir()
-                save_network(folder / name, network, **known)
+        for name, network in self._networks.items():
+            (folder / name).mkdir()
+            save_network(folder / name, network, **known)
 
     def load(self, folder: Path) -> None:
         """Load the networks.
@@ -238,15 +237,21 @@ class Sdmae(Method[Clip]):
             )
         self.losses = known["losses"]
         self.teacher = Teacher(layout)
-        load_weights(folder / "teacher", self.teacher)
         self.student = Student(layout) if (folder / "student").is_dir() else None
-        if self.student is not None:
-            load_weights(folder / "student", self.student)
-        self.parameters = _count(self.teacher, self.student)
+        for name, network in self._networks.items():
+            load_weights(folder / name, network)
+        self.parameters = self._count()
         # From here on they only score.
-        for network in (self.teacher, self.student):
-            if network is not None:
-                fold_norms(network)
+        for network in self._networks.values():
+            fold_norms(network)
+
+    @property
+    def _networks(self) -> dict[str, Teacher | Student]:
+        """Return the networks that there are."""
+        return {"teacher": self.teacher} | ({} if self.student is None else {"student": self.student})
+
+    def _count(self) -> int:
+        return sum(map(parameters, self._networks.values()))
 
     @property
     def record(self) -> dict[str, Any]:
@@ -260,9 +265,8 @@ class Sdmae(Method[Clip]):
         and the passes are averaged.
         """
         device = choose_device(self.score_params.device)
-        for network in (self.teacher, self.student):
-            if network is not None:
-                network.to(device).eval()
+        for network in self._networks.values():
+            network.to(device).eval()
         rows, columns = self.train.layout.grid
         chance = [np.random.default_rng((0, number)) for number in range(self.score_params.passes)]
         normal = torch.zeros((_IMAGES, 1, self.train.height, self.train.width), dtype=torch.bool, device=device)
@@ -294,10 +298,6 @@ class Sdmae(Method[Clip]):
         if self.train.head:
             found["head"] = given.head.sigmoid()
         return {name: values.float().cpu().numpy() for name, values in found.items()}
-
-
-def _count(*networks: nn.Module | None) -> int:
-    return sum(parameters(network) for network in networks if network is not None)
 
 
 def in_range(images: torch.Tensor) -> torch.Tensor:

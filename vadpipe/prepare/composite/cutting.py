@@ -103,7 +103,7 @@ def cut_video(path: Path) -> list[Sequence]:
         count += 1
         active = [row for row in rows if row.first <= frame.index <= row.last]
         if active and frame.index < len(maps):
-            image = _coloured(frame.pixels, path)
+            image = _of_8_bit(frame.pixels, path)
             ids = read_id_map(maps[frame.index], *image.shape[:2])
             for row in active:
                 found[row].append(cutout(image, ids, row.object))
@@ -158,8 +158,7 @@ def _spread(image: Image, part: npt.NDArray[np.bool_]) -> Image:
     return spread
 
 
-def _coloured(pixels: npt.NDArray[np.integer], path: Path) -> Image:
+def _of_8_bit(pixels: npt.NDArray[np.integer], path: Path) -> Image:
     if pixels.dtype != np.uint8:
         raise UserError(f"{path} has 16 bit a pixel; a source of anomalies has 8, encode it anew")
-    image = pixels.astype(np.uint8, copy=False)
-    return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    return pixels.astype(np.uint8, copy=False)

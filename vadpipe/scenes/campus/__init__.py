@@ -8,7 +8,7 @@ The drawing is in the other modules of this package; here is who appears where a
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -23,23 +23,12 @@ from vadpipe.scenes.campus.plan import WALKS, on_lawn
 from vadpipe.scenes.campus.recording import Row, Shot, record
 from vadpipe.scenes.campus.view import Scene
 from vadpipe.scenes.figures.camera import expose
-from vadpipe.scenes.figures.drawing import Part, Standing
+from vadpipe.scenes.figures.drawing import Standing, least_pixels
 from vadpipe.scenes.figures.light import Weather
-from vadpipe.scenes.figures.people import RUN, Look, person, random_look
-from vadpipe.scenes.figures.vehicles import cyclist, driving_cart, pushed_cart, skater
+from vadpipe.scenes.figures.people import person, random_look
+from vadpipe.scenes.figures.vehicles import BODIES
 from vadpipe.scenes.figures.ways import Actor
 from vadpipe.stretches import stretches
-
-VISIBLE_PIXELS = 12  # an anomaly with fewer visible pixels, at 160 rows, is in no mask, label or track
-
-BODIES: dict[str, Callable[[Look, float, float], list[Part]]] = {
-    "cyclist": cyclist,
-    "cart": driving_cart,
-    "pushed cart": pushed_cart,
-    "skater": skater,
-    "runner": partial(person, pose=RUN),
-    "walker": person,
-}
 
 
 class Event(NamedTuple):
@@ -137,7 +126,7 @@ class Clip:
 
     def _anomalies(self, figures: dict[int, Standing], shown: Ints) -> dict[int, Bools]:
         """Return the visible pixels (h, w) of each anomaly by its track, without slivers."""
-        enough = VISIBLE_PIXELS * (self.params.height / 160) ** 2
+        enough = least_pixels(self.params.height)
         masks = {
             track: shown == track
             for track, (_, x, z) in figures.items()

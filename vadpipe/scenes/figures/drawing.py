@@ -13,6 +13,7 @@ from vadpipe.scenes.arrays import Bools, Bytes, Colour, Floats, Image
 from vadpipe.scenes.figures.camera import Camera
 from vadpipe.scenes.pinhole import SHIFT, fixed_point
 
+VISIBLE_PIXELS = 12  # pixels, at 160 rows
 _SUPERSAMPLE = 4  # figures are drawn that much larger and averaged down
 
 
@@ -91,6 +92,11 @@ def draw(standing: Standing, camera: Camera) -> Sprite | None:
     small = cv2.resize(canvas, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
     foot = camera.project(np.array(((standing.x, 0.0, standing.z),)))
     return Sprite(small.astype(np.float32), left, top, float(foot[0, 2]))
+
+
+def least_pixels(height: int) -> float:
+    """Return how many pixels of an anomaly must be seen, in a picture of `height` rows, for it to be in any label."""
+    return VISIBLE_PIXELS * (height / 160) ** 2
 
 
 def stroke(canvas: Bytes, outline: NDArray[np.int32], thickness: float, colour: Sequence[float]) -> None:

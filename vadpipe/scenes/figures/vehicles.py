@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 
 from vadpipe.scenes.arrays import Colour, Floats, vector
 from vadpipe.scenes.figures.drawing import Part
-from vadpipe.scenes.figures.people import GLIDE, PUSH, Look, arm, leg, person, torso
+from vadpipe.scenes.figures.people import GLIDE, PUSH, RUN, Look, arm, leg, person, torso
 
 _GREY = (60, 60, 60)  # axles, handle and mast
 _LID = 0.98  # metres above the ground, of the cart
+
+
+Kind = Callable[[Look, float, float], list[Part]]  # of travelled metres and a vigour in 0..1
 
 
 def cyclist(look: Look, travelled: float, vigour: float) -> list[Part]:
@@ -101,3 +107,13 @@ def _bent(root: Floats, end: Floats, bone: float) -> Floats:
     reach = float(np.linalg.norm(along))
     aside = np.sqrt(max(0.0, bone**2 - reach**2 / 4))
     return np.stack((root, (root + end) / 2 + aside / reach * vector(-along[2], 0.0, along[0]), end))
+
+
+BODIES: dict[str, Kind] = {
+    "cyclist": cyclist,
+    "cart": driving_cart,
+    "pushed cart": pushed_cart,
+    "skater": skater,
+    "runner": partial(person, pose=RUN),
+    "walker": person,
+}

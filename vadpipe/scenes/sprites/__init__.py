@@ -15,12 +15,11 @@ from pydantic import Field
 
 from vadpipe.params import Section
 from vadpipe.scenes.arrays import Bytes, Ints
+from vadpipe.scenes.figures.drawing import least_pixels
 from vadpipe.scenes.sprites.cast import Role, Take, anomalies, walkers
 from vadpipe.scenes.sprites.ground import Ground
 from vadpipe.scenes.videos import write_video
 from vadpipe.stretches import stretches
-
-VISIBLE_PIXELS = 12  # a figure with fewer visible pixels, at 160 rows, is in no track
 
 
 class Params(Section):
@@ -92,7 +91,7 @@ class Video:
 
     def tracks(self) -> list[tuple[int, int, int]]:
         """Return object, first and last frame of every stretch in which an anomaly is seen."""
-        enough = VISIBLE_PIXELS * (self.params.height / 160) ** 2
+        enough = least_pixels(self.params.height)
         pixels: Ints = np.array([np.bincount(ids.ravel(), minlength=len(self.roles) + 1) for ids in self.maps])
         rows = []
         for number, role in enumerate(self.roles, 1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -10,23 +9,13 @@ import numpy as np
 from numpy.random import Generator
 
 from vadpipe.scenes.figures.camera import Camera
-from vadpipe.scenes.figures.drawing import Part
-from vadpipe.scenes.figures.people import RUN, Look, person, random_look
-from vadpipe.scenes.figures.vehicles import cyclist, driving_cart, pushed_cart, skater
+from vadpipe.scenes.figures.people import person, random_look
+from vadpipe.scenes.figures.vehicles import BODIES, Kind
 from vadpipe.scenes.figures.ways import Actor, trace
 from vadpipe.scenes.sprites.falling import FALL_S, falling
 
-Body = Callable[[Look, float, float], list[Part]]
-
-# Bodies and speeds, m/s.
-KINDS: dict[str, tuple[Body, float]] = {
-    "cyclist": (cyclist, 3.8),
-    "cart": (driving_cart, 2.2),
-    "skater": (skater, 2.6),
-    "runner": (partial(person, pose=RUN), 3.0),
-    "faller": (falling, 1.3),
-    "pushed cart": (pushed_cart, 1.4),
-}
+# What is abnormal, and its speed, m/s.
+SPEEDS = {"cyclist": 3.8, "cart": 2.2, "skater": 2.6, "runner": 3.0, "faller": 1.3, "pushed cart": 1.4}
 _EVERY_S = 2.2  # an anomaly comes in
 
 
@@ -48,8 +37,8 @@ class Take(NamedTuple):
 def anomalies(rng: Generator, take: Take) -> list[Role]:
     """Return anomalies of different kinds, as many as the length of the video has room for."""
     count = max(2, round(take.frames / take.fps / _EVERY_S))
-    rounds = [rng.permutation(len(KINDS)) for _ in range(-(-count // len(KINDS)))]
-    kinds = [list(KINDS)[index] for index in np.concatenate(rounds)[:count]]
+    rounds = [rng.permutation(len(SPEEDS)) for _ in range(-(-count // len(SPEEDS)))]
+    kinds = [list(SPEEDS)[index] for index in np.concatenate(rounds)[:count]]
     return [_role(rng, take, kind, (index + 0.5) / count) for index, kind in enumerate(kinds)]
 
 
@@ -59,8 +48,8 @@ def walkers(rng: Generator, take: Take) -> list[Role]:
 
 
 def _role(rng: Generator, take: Take, kind: str, at: float) -> Role:
-    body, speed = KINDS[kind]
-    actor = _actor(rng, take, body, speed, at)
+    body = falling if kind == "faller" else BODIES[kind]
+    actor = _actor(rng, take, body, SPEEDS[kind], at)
     if kind != "faller":
         return Role(actor, 0)
     # Walks, falls where the camera sees it best, and lies.
@@ -72,7 +61,7 @@ def _role(rng: Generator, take: Take, kind: str, at: float) -> Role:
     return Role(Actor(actor.body, actor.way, 0.0, travelled, upright, abnormal=True), start)
 
 
-def _actor(rng: Generator, take: Take, body: Body, speed: float, at: float) -> Actor:
+def _actor(rng: Generator, take: Take, body: Kind, speed: float, at: float) -> Actor:
     """Return an actor who crosses the picture and is in its middle at a part of the video."""
     near = take.camera.altitude * rng.uniform(1.2, 3.2)
     far = near * rng.uniform(0.65, 1.35)
