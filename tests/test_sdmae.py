@@ -284,6 +284,19 @@ def test_both_phases_learn_and_the_second_leaves_the_teacher_alone(composites: S
         assert epoch["loss"] == pytest.approx(epoch["teacher"] + epoch["head"], rel=1e-5)
 
 
+def test_half_precision_learns_what_full_precision_learns(composites: Store[Any], tmp_path: Path) -> None:
+    full = method(epochs=1, student_epochs=1)
+    full.fit(composites, Fit(0, tmp_path / "full"))
+    half = method(epochs=1, student_epochs=1, precision="bf16")
+    half.fit(composites, Fit(0, tmp_path / "half"))
+    assert all(
+        value.dtype == torch.float32 for value in half.teacher.state_dict().values() if value.is_floating_point()
+    )
+    for one, other in zip(full.losses, half.losses, strict=True):
+        assert one != other
+        assert one["loss"] == pytest.approx(other["loss"], rel=0.05)
+
+
 @pytest.mark.parametrize("changes", [
     {"neighbour": 0}, {"anomaly_map": "none"}, {"anomaly_map": "signed", "motion": "code", "student_loss": "masked"},
     {"head": 0.0}, {"composites": 0.0, "head": 0.0}, {"mlp": "dense"}, {"order": "raster", "masked": 0.25},
@@ -376,19 +389,23 @@ def test_a_model_of_another_configuration_is_refused(composites: Store[Any], tmp
 
 CHILD = """
 import os, signal, sys
+from contextlib import contextmanager
 from pathlib import Path
 from vadpipe.training import loop
 loop.SAVE_EVERY_S = 0.0
 from tests.test_sdmae import method
 from vadpipe.methods.base import Fit
 from vadpipe.store import open_store
-saved, save = [], loop._save
-def counted(parts, losses, path):
-    save(parts, losses, path)
+saved, replacing = [], loop.replacing
+@contextmanager
+def counted(path):
+    with replacing(path) as beside:
+        yield beside
     saved.append(path.parent.name)
-    if saved.count(sys.argv[3]) == 2:
+    # Behind each of the four batches of an epoch, and behind the epoch: in the midst of the second.
+    if saved.count(sys.argv[3]) == 7:
         os.kill(os.getpid(), signal.SIGKILL)
-loop._save = counted
+loop.replacing, loop._SHARE = counted, 0.0
 one = method(epochs=4, student_epochs=4)
 one.fit(open_store(Path(sys.argv[1]), "clips"), Fit(0, Path(sys.argv[2])))
 """

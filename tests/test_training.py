@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -91,7 +92,7 @@ def test_resumed_training_gives_equal_weights(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path / "killed", loss=dies_after(steps))
-    assert (tmp_path / "killed" / "state.pt").is_file() == (steps > 3)
+    assert (tmp_path / "killed" / "state.pt").is_file()  # also in the midst of the first epoch
     weights, losses_resumed = fit(tmp_path / "killed")
     assert equal(weights, expected)
     assert losses_resumed == losses
@@ -99,19 +100,51 @@ def test_resumed_training_gives_equal_weights(tmp_path: Path, monkeypatch: pytes
 
 
 def test_state_is_not_written_more_often_than_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[int] = []
-    save = loop._save
+    written: list[Path] = []
+    replacing = loop.replacing
 
-    def counted(parts: dict[str, Any], losses: list[float], path: Path) -> None:
-        written.append(len(losses))
-        save(parts, losses, path)
+    def counted(path: Path) -> Any:
+        written.append(path)
+        return replacing(path)
 
-    monkeypatch.setattr(loop, "_save", counted)
+    monkeypatch.setattr(loop, "replacing", counted)
     fit(tmp_path / "seldom")
     assert written == []
     monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(loop, "_SHARE", 0.0)
     fit(tmp_path / "often")
-    assert written == list(range(1, EPOCHS + 1))
+    assert len(written) == EPOCHS * (3 + 1)  # behind each batch, and behind each epoch
+
+
+def test_writing_a_state_takes_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, written = [0.0], []
+    replacing = loop.replacing
+
+    def slow(path: Path) -> Any:
+        written.append(now[0])
+        now[0] += 7.0
+        return replacing(path)
+
+    def second(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        now[0] += 1.0
+        return loss(network, batch)
+
+    monkeypatch.setattr(loop, "replacing", slow)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    fit(tmp_path / "state", loss=second, epochs=100)
+    assert written[0] == 10.0
+    assert np.diff(written) == pytest.approx([7.0 + 20 * 7.0] * (len(written) - 1))
+    assert len(written) == 3
+
+
+@pytest.mark.parametrize(("steps", "unit", "total"), [(1, "epochs", 6), (3, "batches", 18)])
+def test_a_long_epoch_moves_the_bar_with_each_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, unit: str, total: int
+) -> None:
+    monkeypatch.setenv("VADPIPE_PROGRESS", str(tmp_path / "progress.json"))
+    fit(tmp_path / "state", steps=steps)
+    told = json.loads((tmp_path / "progress.json").read_text())
+    assert (told["unit"], told["total"]) == (unit, total)
 
 
 def test_a_loss_that_is_no_number_names_epoch_and_batch(tmp_path: Path) -> None:

@@ -84,10 +84,14 @@ def _worker() -> None:
     """Prepare a worker process: Ctrl-C is its parent's affair, and it ends when its parent has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """End this process when its parent has ended: one that is killed tells nobody, and orphans hold its output."""
     parent = os.getppid()
 
     def watch() -> None:
-        # A parent that is killed tells nobody; its orphans would hold its output for ever.
         while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(1)

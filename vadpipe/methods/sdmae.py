@@ -33,6 +33,7 @@ from vadpipe.store.base import regroup
 from vadpipe.store.scores import Scores
 from vadpipe.training.composited import Batch, Frames, cached_frames, scaled
 from vadpipe.training.device import choose_device
+from vadpipe.training.group import leads
 from vadpipe.training.loop import Curve, Plan, seeded, train
 from vadpipe.training.motion import Motion
 
@@ -149,8 +150,9 @@ class Sdmae(Method[Clip]):
             curve: Curve = known_of(taught)["losses"]
         else:
             curve = self._train(self.teacher, frames, fit, "phase_1", params.epochs)
-            with replacing(taught, folder=True) as folder:
-                save_network(folder, self.teacher, losses=curve)
+            if leads():
+                with replacing(taught, folder=True) as folder:
+                    save_network(folder, self.teacher, losses=curve)
         if params.student_epochs:
             curve = curve + self._train(self.student, frames, fit, "phase_2", params.student_epochs)
         else:
@@ -158,7 +160,8 @@ class Sdmae(Method[Clip]):
         self.losses = curve
         self.parameters = self._count()
         del frames
-        shutil.rmtree(fit.checkpoints, ignore_errors=True)
+        if leads():
+            shutil.rmtree(fit.checkpoints, ignore_errors=True)
 
     def _train(self, network: Teacher | Student, frames: Frames, fit: Fit, phase: str, epochs: int) -> Curve:
         params = self.train
@@ -180,7 +183,8 @@ class Sdmae(Method[Clip]):
                 yield frames.batch(index, composite[index], params.neighbour, params.patch, params.motion)
 
         loss = self._teacher_loss if isinstance(network, Teacher) else self._student_loss
-        plan = Plan(epochs, fit.seed, fit.checkpoints / phase, params.device, params.precision)
+        steps = -(-len(frames) // params.batch)
+        plan = Plan(epochs, fit.seed, fit.checkpoints / phase, params.device, params.precision, steps=steps)
         return train(network, optimizer, batches, loss, plan)
 
     def _masks(self, count: int, device: torch.device) -> Masks:

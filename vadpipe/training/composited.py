@@ -19,6 +19,7 @@ from vadpipe.errors import UserError
 from vadpipe.machine import check_disk
 from vadpipe.store import Clip, CompositeClip
 from vadpipe.store.atomic import replacing
+from vadpipe.training.group import leads, wait_for
 from vadpipe.training.motion import Motion, motion_gradients, token_weights
 
 Image = npt.NDArray[np.uint8]
@@ -117,7 +118,9 @@ def cached_frames(clips: Sequence[Clip], size: tuple[int, int], kind: Motion, fo
     channels = max(clip.info["channels"] for clip in clips)
     lengths = [clip.length for clip in clips]
     edges = np.concatenate([[0], np.cumsum(lengths)])
-    if not folder.is_dir():
+    if not leads():
+        wait_for(folder)
+    elif not folder.is_dir():
         with_composites = any(isinstance(clip, CompositeClip) and clip.has_composites for clip in clips)
         shape = int(edges[-1]), *size, channels
         size_of_all = int(np.prod(shape)) * (3 if with_composites else 2)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import send_to_device
+from accelerate.utils import find_batch_size, recursively_apply, send_to_device
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -24,9 +25,11 @@ from vadpipe import progress
 from vadpipe.errors import UserError
 from vadpipe.store.atomic import replacing
 from vadpipe.training.device import choose_device
+from vadpipe.training.group import leads
 
-# An epoch may take milliseconds and a state gigabytes: the state is written at most this often.
+# A step may take milliseconds and a state gigabytes: the state is written at most this often, and takes little time.
 SAVE_EVERY_S = 10.0
+_SHARE = 20.0  # seconds of work for each second of writing
 
 # (epoch, generator) -> the batches of that epoch: tensors, or tuples or dicts of them.
 Batches = Callable[[int, np.random.Generator], Iterable[Any]]
@@ -48,6 +51,7 @@ class Plan:
         precision: `fp32`, `bf16` or `fp16`; weights stay fp32.
         clip_norm: largest norm of the gradient, None = any.
         done: the epochs that network and optimizer have behind them already.
+        steps: batches an epoch, for the progress of long ones; 1 = an epoch is short.
     """
 
     epochs: int
@@ -57,6 +61,7 @@ class Plan:
     precision: str
     clip_norm: float | None = None
     done: tuple[dict[str, float], ...] = ()
+    steps: int = 1
 
 
 @contextmanager
@@ -80,34 +85,45 @@ def train(
 
     The network ends in evaluation mode on the device of the plan; `schedule` steps once an epoch. On a CPU,
     equal seeds give equal weights, bit for bit, whether the training was interrupted or not, as long as the
-    number of cores is the same (sums are split among them).
+    number of cores is the same (sums are split among them). Of several processes (`group`), each takes its share
+    of every batch; their gradients are averaged.
 
     Raises:
         UserError: the loss or a weight became NaN or infinite, the device is not there, or it lacks the precision.
     """
     accelerator = _accelerator(plan)
-    network, optimizer = accelerator.prepare(network, optimizer)
+    wrapped, optimizer = accelerator.prepare(network, optimizer)
+    network = accelerator.unwrap_model(wrapped, keep_fp32_wrapper=True)
     parts = {"network": network, "optimizer": optimizer, "schedule": schedule, "scaler": accelerator.scaler}
-    state = plan.checkpoints / "state.pt"
-    losses = _resume(parts, state, accelerator.device) or list(plan.done)
-    saved = time.monotonic()
-    with progress.bar(plan.epochs, "epochs", f"train seed {plan.seed}", done=len(losses)) as bar:
-        for epoch in range(len(losses), plan.epochs):
-            network.train()
+    state = _State(plan.checkpoints / "state.pt", parts, accelerator.num_processes == 1)
+    state.losses = list(plan.done)
+    state.resume(accelerator.device)
+    unit = "epochs" if plan.steps == 1 else "batches"
+    done = len(state.losses) * plan.steps + len(state.steps)
+    with progress.bar(plan.epochs * plan.steps, unit, f"train seed {plan.seed}", done=done) as bar:
+        for epoch in range(len(state.losses), plan.epochs):
+            wrapped.train()
             with seeded(plan.seed, 1 + epoch) as generator:
-                steps = _epoch(accelerator, network, optimizer, batches(epoch, generator), loss, plan)
+                # Batches are drawn alike in all processes, dropout and what else a loss draws are not.
+                torch.manual_seed(torch.initial_seed() + accelerator.process_index)
+                for batch in state.rest(batches(epoch, generator)):
+                    state.took(_step(accelerator, wrapped, optimizer, batch, loss, plan))
+                    if plan.steps > 1:
+                        bar.update()
+            # Asked for once an epoch only: on a GPU, every look at a value waits for all that is queued.
+            values = accelerator.reduce(torch.stack(state.steps), "mean").T.tolist()
+            steps = dict(zip(state.names, values, strict=True))
             _check_finite(network, steps["loss"], epoch, plan)
-            losses.append({name: float(np.mean(values)) for name, values in steps.items()})
             if schedule is not None:
                 schedule.step()
-            bar.set_postfix(loss=f"{losses[-1]['loss']:.4g}", refresh=False)
-            bar.update()
-            if time.monotonic() - saved >= SAVE_EVERY_S:
-                _save(parts, losses, state)
-                saved = time.monotonic()
+            state.ended({name: float(np.mean(values)) for name, values in steps.items()})
+            bar.set_postfix(loss=f"{state.losses[-1]['loss']:.4g}", refresh=False)
+            if plan.steps == 1:
+                bar.update()
     accelerator.unwrap_model(network, keep_fp32_wrapper=False).eval()
-    shutil.rmtree(plan.checkpoints, ignore_errors=True)
-    return losses
+    if leads():
+        shutil.rmtree(plan.checkpoints, ignore_errors=True)
+    return state.losses
 
 
 def _accelerator(plan: Plan) -> Accelerator:
@@ -120,31 +136,33 @@ def _accelerator(plan: Plan) -> Accelerator:
     return Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
 
 
-def _epoch(
-    accelerator: Accelerator,
-    network: nn.Module,
-    optimizer: Optimizer,
-    batches: Iterable[Any],
-    loss: Loss,
-    plan: Plan,
-) -> dict[str, list[float]]:
-    """Take one step a batch and return the losses of all batches, and their parts."""
-    steps: list[torch.Tensor] = []
-    names = ["loss"]
-    for batch in batches:
-        with accelerator.autocast():
-            found = loss(network, send_to_device(batch, accelerator.device, non_blocking=True))
-        parts = found if isinstance(found, dict) else {}
-        value = torch.stack(list(parts.values())).sum() if isinstance(found, dict) else found
-        names = ["loss", *parts]
-        optimizer.zero_grad()
-        accelerator.backward(value)
-        if plan.clip_norm is not None:
-            accelerator.clip_grad_norm_(network.parameters(), plan.clip_norm)
-        optimizer.step()
-        steps.append(torch.stack([part.detach().float() for part in (value, *parts.values())]))
-    # Asked for once an epoch only: on a GPU, every look at a value waits for all that is queued.
-    return dict(zip(names, torch.stack(steps).T.tolist(), strict=True))
+def _step(
+    accelerator: Accelerator, network: nn.Module, optimizer: Optimizer, batch: Any, loss: Loss, plan: Plan
+) -> dict[str, torch.Tensor]:
+    """Take one step and return the loss and its parts."""
+    share, counts = _share(batch, accelerator)
+    with accelerator.autocast():
+        found = loss(network, send_to_device(share, accelerator.device, non_blocking=True))
+    parts = found if isinstance(found, dict) else {}
+    value = torch.stack(list(parts.values())).sum() if isinstance(found, dict) else found
+    optimizer.zero_grad()
+    accelerator.backward(value * counts)
+    if plan.clip_norm is not None:
+        accelerator.clip_grad_norm_(network.parameters(), plan.clip_norm)
+    optimizer.step()
+    return {name: part.detach().float() * counts for name, part in {"loss": value, **parts}.items()}
+
+
+def _share(batch: Any, accelerator: Accelerator) -> tuple[Any, float]:
+    """Return what of a batch this process takes, and how much more than 1 it counts in the mean over processes.
+
+    A batch too small to give each process two rows, of which fewer have no deviation to normalise by, is taken whole.
+    """
+    processes = accelerator.num_processes
+    if processes == 1 or (rows := find_batch_size(batch)) < 2 * processes:
+        return batch, 1.0
+    mine = slice(accelerator.process_index, None, processes)
+    return recursively_apply(itemgetter(mine), batch), len(range(rows)[mine]) * processes / rows
 
 
 def _check_finite(network: nn.Module, losses: list[float], epoch: int, plan: Plan) -> None:
@@ -160,13 +178,85 @@ def _check_finite(network: nn.Module, losses: list[float], epoch: int, plan: Pla
     )
 
 
-def _save(parts: dict[str, Any], losses: Curve, path: Path) -> None:
-    states = {name: part.state_dict() for name, part in parts.items() if part is not None}
-    with replacing(path) as beside:
-        torch.save({**states, "losses": losses}, beside)
-        with beside.open("r+b") as file:
-            digest = hashlib.file_digest(file, "sha256").digest()
-            file.write(digest)
+class _State:
+    """What a training needs to go on, in a file that is written now and then.
+
+    Attributes:
+        losses: of the epochs that ended.
+        names: of the values of a step: the loss and its parts.
+        steps: the values of the batches of the epoch on its way.
+    """
+
+    def __init__(self, path: Path, parts: dict[str, Any], within: bool) -> None:
+        self.path = path
+        self.parts = {name: part for name, part in parts.items() if part is not None}
+        self.within = within
+        self.losses: Curve = []
+        self.names: list[str] = []
+        self.steps: list[torch.Tensor] = []
+        self.chance: list[torch.Tensor] = []
+        self.due = time.monotonic() + SAVE_EVERY_S
+
+    def rest(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Yield the batches of an epoch that are still to take, with the random numbers as they were."""
+        rest = iter(batches)
+        for _ in self.steps:
+            next(rest)
+        if self.chance:
+            _set_chance(self.chance)
+            self.chance = []
+        return rest
+
+    def took(self, values: dict[str, torch.Tensor]) -> None:
+        """Note the values of a step."""
+        self.names = list(values)
+        self.steps.append(torch.stack(list(values.values())))
+        if self.within:
+            self._save()
+
+    def ended(self, means: dict[str, float]) -> None:
+        """Note the means of an epoch."""
+        self.losses.append(means)
+        self.steps = []
+        self._save()
+
+    def _save(self) -> None:
+        if not leads() or time.monotonic() < self.due:
+            return
+        began = time.monotonic()
+        states = {name: part.state_dict() for name, part in self.parts.items()}
+        steps = torch.stack(self.steps) if self.steps else torch.empty(0)  # one tensor: thousands are slow to write
+        known = {"losses": self.losses, "names": self.names, "steps": steps, "chance": _chance()}
+        with replacing(self.path) as beside:
+            torch.save({**states, **known}, beside)
+            with beside.open("r+b") as file:
+                digest = hashlib.file_digest(file, "sha256").digest()
+                file.write(digest)
+        now = time.monotonic()
+        self.due = now + max(SAVE_EVERY_S, _SHARE * (now - began))
+
+    def resume(self, device: torch.device) -> None:
+        """Load the state of an interrupted training, if there is one."""
+        if not self.path.is_file():
+            return
+        if not _whole(self.path):
+            print(f"{self.path} is damaged: the training begins anew")
+            return
+        states = torch.load(self.path, map_location=device, weights_only=True)
+        for name, part in self.parts.items():
+            part.load_state_dict(states[name])
+        self.losses, self.names, self.steps = states["losses"], states["names"], list(states["steps"])
+        self.chance = states["chance"] if self.steps else []
+
+
+def _chance() -> list[torch.Tensor]:
+    """Return the states of the random numbers of CPU and GPUs."""
+    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+
+
+def _set_chance(states: list[torch.Tensor]) -> None:
+    torch.set_rng_state(states[0].cpu())
+    torch.cuda.set_rng_state_all([state.cpu() for state in states[1:]])
 
 
 def _whole(path: Path) -> bool:
@@ -178,17 +268,3 @@ def _whole(path: Path) -> bool:
             digest.update(part)
             rest -= len(part)
         return file.read() == digest.digest()
-
-
-def _resume(parts: dict[str, Any], path: Path, device: torch.device) -> Curve:
-    """Load the state of an interrupted training, if there is one, and return its losses so far."""
-    if not path.is_file():
-        return []
-    if not _whole(path):
-        print(f"{path} is damaged: the training begins anew")
-        return []
-    states = torch.load(path, map_location=device, weights_only=True)
-    for name, part in parts.items():
-        if part is not None:
-            part.load_state_dict(states[name])
-    return list(states["losses"])
