@@ -21,7 +21,7 @@ import numpy as np
 
 from vadpipe import progress
 from vadpipe.errors import UserError
-from vadpipe.machine import check_disk
+from vadpipe.machine import check_disk, keep_freed_memory
 from vadpipe.parallel import ordered_map
 from vadpipe.params import Composite as Params
 from vadpipe.pictures.composites import contact_sheet
@@ -111,8 +111,9 @@ def composited(
             )
         return made
 
-    # Frames, not pixels, are what the cores share.
+    # Frames, not pixels, are what the cores share; threads that ask for memory anew wait for each other.
     cv2.setNumThreads(1)
+    keep_freed_memory()
     yield from chain.from_iterable(ordered_map(make, _tasks(clips, work), workers))
 
 
