@@ -1,6 +1,7 @@
 """The ablations of `sdmae` (Ristea et al., CVPR 2024): tables 2, 3, 4, 7 and figure 12, from a run of your own.
 
     python benchmarks/sdmae_ablations.py table2 campus_sdmae     the parts, one after the other
+    python benchmarks/sdmae_ablations.py parts campus_sdmae      teacher, with the difference, with the head; trains nothing
     python benchmarks/sdmae_ablations.py table3 campus_sdmae     teacher, student and their difference; trains nothing
     python benchmarks/sdmae_ablations.py table4 campus_sdmae     share of composites
     python benchmarks/sdmae_ablations.py table7 campus_sdmae     pointwise convolutions against dense layers
@@ -70,6 +71,7 @@ TRAINED = {
     },
 }
 FUSED_ONLY = {
+    "parts": [("teacher", ERRORS), ("+ difference", BOTH), ("+ head", ALL)],
     "table3": [
         ("teacher", ERRORS),
         ("teacher + student", {"teacher": 1.0, "student": 1.0}),
@@ -103,12 +105,14 @@ def trained(name: str, base: str) -> Iterator[Row]:
 
 
 def fused_only(name: str, base: str) -> Iterator[Row]:
-    """Yield figures of other weights of the scores that a run has."""
+    """Yield figures of other weights of the scores that a run has, as far as it has the parts."""
     run = params.load().run(base)
     labels = open_store(paths.labels(run.dataset), "labels").clips("test")
     scored = align(base, read_scores(paths.scores(base)), labels)
     for told, weights in FUSED_ONLY[name]:
-        values = {**run.evaluate, "weights": weights, "bootstrap": 0}
+        if not weights.keys() <= scored.components.keys():
+            continue
+        values = {**run.evaluate, "weights": weights}
         settings = params.parse(Evaluate, values, "evaluate")
         with fused(base, settings, scored, paths.scores(base)) as (out, _):
             yield told, evaluate(base, run, settings, out, None)["components"][FUSED]

@@ -16,7 +16,6 @@ from contextlib import closing
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import cv2
 import numpy as np
@@ -99,7 +98,7 @@ def scored_clips(name: str, passes: int, folder: Path) -> Scored:
     )
 
 
-def rows(name: str) -> Iterator[tuple[Any, ...]]:
+def rows(name: str) -> Iterator[tuple[str, ...]]:
     """Yield a row for each way of fusing."""
     run = params.load().run(name)
     for passes in PASSES:
@@ -115,7 +114,9 @@ def rows(name: str) -> Iterator[tuple[Any, ...]]:
                 with fused(name, settings, scored, folder) as (out, _):
                     found = evaluate(name, run, settings, out, None)["components"][FUSED]
                 micro = [shown(found[kind]["micro_auc"]) for kind in ("raw", "smoothed")]
-                yield passes, told, pool, "x".join(map(str, box)), *micro
+                row = str(passes), told, pool, "x".join(map(str, box)), *micro
+                print(*row, sep="  ", flush=True)
+                yield row
 
 
 def main() -> None:
