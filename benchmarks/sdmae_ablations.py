@@ -1,7 +1,7 @@
 """The ablations of `sdmae` (Ristea et al., CVPR 2024): tables 2, 3, 4, 7 and figure 12, from a run of your own.
 
     python benchmarks/sdmae_ablations.py table2 campus_sdmae     the parts, one after the other
-    python benchmarks/sdmae_ablations.py parts campus_sdmae      teacher, with the difference, with the head; trains nothing
+    python benchmarks/sdmae_ablations.py parts campus_sdmae      teacher, + difference, + head; trains nothing
     python benchmarks/sdmae_ablations.py table3 campus_sdmae     teacher, student and their difference; trains nothing
     python benchmarks/sdmae_ablations.py table4 campus_sdmae     share of composites
     python benchmarks/sdmae_ablations.py table7 campus_sdmae     pointwise convolutions against dense layers
@@ -25,8 +25,7 @@ from matplotlib.figure import Figure
 
 from vadpipe import edit, params, paths
 from vadpipe.evaluation.fusion import FUSED, fused
-from vadpipe.evaluation.markdown import figure as shown
-from vadpipe.evaluation.markdown import table
+from vadpipe.evaluation.markdown import table, with_bootstrap
 from vadpipe.evaluation.run import evaluate
 from vadpipe.evaluation.scored import align
 from vadpipe.evaluation.summary import read_result
@@ -149,7 +148,14 @@ def main() -> None:
     rows = list(trained(name, base) if name in TRAINED else fused_only(name, base))
     header = ("", "micro AUC, raw", "macro, raw", "micro, smoothed", "macro, smoothed")
     cells = [
-        (told, *(shown(row[kind][metric]) for kind in ("raw", "smoothed") for metric in ("micro_auc", "macro_auc")))
+        (
+            told,
+            *(
+                with_bootstrap(row[kind][metric])
+                for kind in ("raw", "smoothed")
+                for metric in ("micro_auc", "macro_auc")
+            ),
+        )
         for told, row in rows
     ]
     text = f"{name} of {base}\n\n{table(header, cells)}\n"
