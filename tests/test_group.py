@@ -76,6 +76,11 @@ def test_a_stage_trains_every_seed_with_two_processes(tiny: Path, two: None) -> 
     assert not (tiny / ".checkpoints" / run).exists()
 
 
+def test_a_rank_that_a_cluster_gives_is_no_reason_to_write_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert group.leads()
+
+
 def test_a_process_that_fails_is_named_with_its_reason(two: None, tmp_path: Path) -> None:
     script = "import sys; sys.exit('there is no room')"
     with pytest.raises(UserError, match="process 2 of 2: there is no room"), group.followed(["-c", script], "cpu"):

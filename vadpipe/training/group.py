@@ -25,6 +25,7 @@ from vadpipe.progress import VARIABLE as PROGRESS
 from vadpipe.training.device import choose_device
 
 VARIABLE = "VADPIPE_PROCESSES"
+_RANK = "VADPIPE_RANK"  # not RANK alone, which clusters set on their own
 
 _POLL_S = 0.1
 _PATIENCE_S = 10.0  # for a process that has nothing left to do, or that failed a moment after this one
@@ -44,7 +45,7 @@ def processes() -> int:
 
 def leads() -> bool:
     """Say whether this process leads: it alone writes."""
-    return os.environ.get("RANK", "0") == "0"
+    return os.environ.get(_RANK, "0") == "0"
 
 
 def wait_for(path: Path) -> None:
@@ -83,14 +84,14 @@ def followed(command: Sequence[str], device: str) -> Iterator[None]:
         followers: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
         for rank in range(1, count):
             told: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
-            own = {"RANK": str(rank), "CUDA_VISIBLE_DEVICES": cards[rank]}
+            own = {_RANK: str(rank), "RANK": str(rank), "CUDA_VISIBLE_DEVICES": cards[rank]}
             environment = {name: value for name, value in os.environ.items() if name != PROGRESS} | group | own
             process = subprocess.Popen(
                 [sys.executable, *command], env=environment, stdout=subprocess.DEVNULL, stderr=told
             )
             stack.callback(_end, process)
             followers.append((process, told))
-        with _environment(group | {"RANK": "0"}):
+        with _environment(group | {_RANK: "0", "RANK": "0"}):
             try:
                 yield
             except UserError:
