@@ -29,6 +29,7 @@ from vadpipe.evaluation.markdown import table, with_bootstrap
 from vadpipe.evaluation.run import evaluate
 from vadpipe.evaluation.scored import align
 from vadpipe.evaluation.summary import read_result
+from vadpipe.methods.sdmae import Sdmae
 from vadpipe.params import Evaluate
 from vadpipe.store import open_store
 from vadpipe.store.atomic import replacing, write_text
@@ -36,8 +37,8 @@ from vadpipe.store.scores import read_scores
 
 OUT = Path(".study/sdmae")
 WITHOUT = {"composites": 0.0, "anomaly_map": "none", "head": 0.0}
-ERRORS, BOTH = {"teacher": 1.0}, {"teacher": 0.4, "discrepancy": 0.3}
-ALL = {**BOTH, "head": 0.3}
+ERRORS, ALL = {"teacher": 1.0}, Sdmae.presets["paper"].evaluate["weights"]
+BOTH = {part: ALL[part] for part in ("teacher", "discrepancy")}
 STEPS = [round(0.1 * step, 1) for step in range(11)]
 
 

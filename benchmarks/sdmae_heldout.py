@@ -28,6 +28,7 @@ from vadpipe.evaluation.markdown import table
 from vadpipe.evaluation.run import evaluate
 from vadpipe.evaluation.scored import Scored
 from vadpipe.methods import base
+from vadpipe.methods.sdmae import Sdmae
 from vadpipe.params import Evaluate
 from vadpipe.store import CompositeClip, open_store
 from vadpipe.store.atomic import write_text
@@ -36,13 +37,14 @@ from vadpipe.store.scores import ScoreWriter, read_scores
 
 OUT = Path(".study/sdmae")
 PASSES = (1, 4)
+PAPER = Sdmae.presets["paper"].evaluate["weights"]
 WEIGHTS = {
     "teacher": {"teacher": 1.0},
     "student": {"student": 1.0},
     "difference": {"discrepancy": 1.0},
     "head": {"head": 1.0},
-    "teacher, difference": {"teacher": 0.4, "discrepancy": 0.3},
-    "teacher, difference, head": {"teacher": 0.4, "discrepancy": 0.3, "head": 0.3},
+    "teacher, difference": {part: PAPER[part] for part in ("teacher", "discrepancy")},
+    "teacher, difference, head": PAPER,
 }
 POOLS = ("max", "mean")
 FILTERS = ([1, 1, 1], [9, 1, 1], [9, 3, 3], [9, 9, 9])  # frames, rows, columns
@@ -77,15 +79,16 @@ def scored_clips(name: str, passes: int, folder: Path) -> Scored:
         for seed in seeds:
             base.load(method, paths.model(name) / str(seed), name)
             for one in names:
-                writer.write(seed, one, clips[one].length, method.score(clips[one]))
-            for clip in left:
-                writer.write_training(seed, clip.name, clip.length, method.score(clip))
+                clip, scores = clips[one], list(method.score(clips[one]))
+                writer.write(seed, one, clip.length, scores)
+                if not isinstance(clip, Composited):
+                    writer.write_training(seed, clip.name, clip.length, scores)
     labels = [
         np.array([bool(row) for row in clip.column("provenance")]) & isinstance(clip, Composited)
         for clip in (clips[one] for one in names)
     ]
-    frames = read_scores(folder).frames.sort_values(["seed", "clip", "frame"])
-    components = [column for column in frames if column in {part for weights in WEIGHTS.values() for part in weights}]
+    found = read_scores(folder)
+    frames = found.frames.sort_values(["seed", "clip", "frame"])
     return Scored(
         names=names,
         lengths=np.array([clips[one].length for one in names]),
@@ -93,7 +96,7 @@ def scored_clips(name: str, passes: int, folder: Path) -> Scored:
         times=np.full(sum(clips[one].length for one in names), np.nan),
         labels=np.concatenate(labels).astype(np.int8),
         seeds=seeds,
-        components={part: frames[part].to_numpy(np.float64).reshape(len(seeds), -1) for part in components},
+        components={part: frames[part].to_numpy(np.float64).reshape(len(seeds), -1) for part in found.components},
         info={},
     )
 
