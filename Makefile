@@ -24,12 +24,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup
-	@echo "== Checking params.yaml"
-	@vadpipe check
-	@echo "== Running the pipeline: dvc repro (what did not change is skipped)"
-	@dvc repro
-	@echo "== Results"
-	@vadpipe results
+	@echo "== Running the pipeline, two stages at a time (what did not change is skipped)"
+	@vadpipe repro -j 2
 	@python benchmarks/demo.py
 
 lint: setup

@@ -124,6 +124,11 @@ def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(group.VARIABLE, "4")
     with pytest.raises(UserError, match=r"VADPIPE_PROCESSES is 4, but .* 3; set it to 3"), group.followed([], "auto"):
         pass
-    assert group._cards(torch.device("cuda"), 3) == ["0", "1", "2"]
+    assert group._cards("cuda", 3) == ["0", "1", "2"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
-    assert group._cards(torch.device("cuda"), 2) == ["4", "6", "7"]
+    assert group._cards("cuda", 2) == ["4", "6", "7"]
+
+
+def test_a_stage_imports_no_pytorch_for_methods_without_a_network() -> None:
+    said = "import sys, stages.train, stages.score; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True).stdout == "False\n"

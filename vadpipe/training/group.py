@@ -16,13 +16,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-import torch
-from torch import distributed
-
 from vadpipe.errors import UserError
 from vadpipe.parallel import cores
 from vadpipe.progress import VARIABLE as PROGRESS
-from vadpipe.training.device import choose_device
 
 VARIABLE = "VADPIPE_PROCESSES"
 _RANK = "VADPIPE_RANK"  # not RANK alone, which clusters set on their own
@@ -69,7 +65,10 @@ def followed(command: Sequence[str], device: str) -> Iterator[None]:
     if count == 1:
         yield
         return
-    cards = _cards(choose_device(device), count)
+    # Here, because the stage asks for methods without a network too, and PyTorch takes seconds to import.
+    from torch import distributed
+
+    cards = _cards(device, count)
     share = str(max(1, cores() // count))
     group = {
         "MASTER_ADDR": "127.0.0.1",
@@ -108,9 +107,13 @@ def followed(command: Sequence[str], device: str) -> Iterator[None]:
             _wait(process)  # it ends by itself
 
 
-def _cards(device: torch.device, count: int) -> list[str]:
+def _cards(device: str, count: int) -> list[str]:
     """Return which GPU each process is to see."""
-    if device.type == "cpu":
+    import torch
+
+    from vadpipe.training.device import choose_device
+
+    if choose_device(device).type == "cpu":
         return [""] * count
     there = torch.cuda.device_count()
     if there < count:
