@@ -1,6 +1,8 @@
-"""Stage `train`: fit the method of a run, one model a seed, to models/RUN, its losses to metrics/training/RUN.csv."""
+"""Stage `train`: fit the method of a run, a model a category and seed, to models/RUN, its losses to
+metrics/training/RUN.csv."""
 
 from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 
 from vadpipe import params, paths
@@ -27,28 +29,32 @@ def main(name: str) -> None:
         raise UserError(f"params.yaml: runs.{name}: {run.method} needs frames in time, but {uses} holds loose images")
     key = fingerprint(run.model_dump(include={"method", "train"}), [uses / "train"], base.source_files(run.method))
     network = isinstance(method.train, base.NetworkParams)
+    models = list(product(base.categories(method, store, name), base.seeds(method)))
     if not leads():
         end_with_parent()
-        # The process that leads is at the first seed that has no model.
+        # The process that leads is at the first model that is missing.
         state = Checkpoints(paths.checkpoints(name), key)
-        seed = next(seed for seed in base.seeds(method) if not state.model(seed).is_dir())
-        method.fit(store, base.Fit(seed, state.state(seed)))
+        category, seed = next(one for one in models if not state.model(*one).is_dir())
+        method.fit(store.of(category), base.Fit(seed, state.state(category, seed)))
         return
     with locked(paths.checkpoints(name)):
         state = Checkpoints(paths.checkpoints(name), key)
-        for seed in base.seeds(method):
-            if state.model(seed).is_dir():
-                print(f"{name}: seed {seed} is trained already, continuing behind it")
+        for category, seed in models:
+            told = f"seed {seed}" if category is None else f"{category}, seed {seed}"
+            if state.model(category, seed).is_dir():
+                print(f"{name}: {told} is trained already, continuing behind it")
                 continue
-            fit = base.Fit(seed, state.state(seed))
+            if category is not None:
+                print(f"{name}: {told}", flush=True)
+            fit = base.Fit(seed, state.state(category, seed))
             with followed([__file__, name], method.train.device) if network else nullcontext():
-                method.fit(store, fit)
-            with replacing(state.model(seed), folder=True) as folder:
+                method.fit(store.of(category), fit)
+            with replacing(state.model(category, seed), folder=True) as folder:
                 write_json(folder / "seed.json", {"seed": seed, "losses": list(method.losses)})
                 method.save(folder)
                 seal(folder)
-        trained = [read_json(state.model(seed) / "seed.json", "remove .checkpoints") for seed in base.seeds(method)]
-        write_curve(paths.curve(name), [seed["losses"] for seed in trained])
+        trained = [read_json(state.model(*one) / "seed.json", "remove .checkpoints") for one in models]
+        write_curve(paths.curve(name), [model["losses"] for model in trained])
         state.publish(paths.model(name))
     print(f"{name}: {run.method} trained on {uses} -> {paths.model(name)}")
 

@@ -386,5 +386,5 @@ def test_ubnormal_that_is_not_as_it_should_be(root: Path, case: str) -> None:
 
 
 def test_what_is_called_a_reader_is_one() -> None:
-    assert base.names() == ["avenue", "folder", "pool", "shanghaitech", "ubnormal", "ucsd"]
+    assert base.names() == ["avenue", "folder", "mvtec", "one_class", "pool", "shanghaitech", "ubnormal", "ucsd"]
     assert all(map(callable, map(base.get, base.names())))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import unicodedata
 from collections.abc import Callable
@@ -12,12 +13,15 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.conftest import HEIGHT, WIDTH, draw, folder_dataset, ucsd_dataset, write_video
-from vadpipe.datasets import folder, ucsd
+from tests.conftest import HEIGHT, WIDTH, draw, folder_dataset, ingest_params, ucsd_dataset, write_frames, write_video
+from vadpipe import params
+from vadpipe.datasets import base, folder, ucsd
 from vadpipe.datasets.base import RawClip, RawDataset, safe_name
 from vadpipe.datasets.files import frame_files, ignored, natural
 from vadpipe.datasets.labels import Intervals
 from vadpipe.errors import UserError
+from vadpipe.prepare.ingest import ingest
+from vadpipe.store import open_store
 from vadpipe.store.frames import Frame
 from vadpipe.store.sampling import Sampling
 
@@ -736,3 +740,45 @@ def test_ucsd_without_numbers(tmp_path: Path) -> None:
     for path in (root / "Train/Train001").glob("*.tif"):
         path.rename(path.with_name(f"{'abcdefgh'[int(path.stem.strip('._')) - 1]}.tif"))
     assert "Train001/a.tif has no frame number in its name" in refused(root, ucsd.scan)
+
+
+def cameras(root: Path) -> Path:
+    """Two cameras whose clips have the same names."""
+    for camera, length in (("gate", 6), ("yard 2", 5)):
+        write_video(root / "train" / camera / "a.avi", length)
+        write_video(root / "test" / camera / "a.avi", length)
+        write_frames(root / "test" / camera / "b", length)
+    (root / "labels.csv").write_text("clip,first,last\ngate/a,1,2\nyard 2/a,,\ngate/b,1,1\nyard_2_b,4,5\n")
+    return root
+
+
+def test_cameras_are_categories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = params.Ingest(**ingest_params(reader="folder", fps=10.0))
+    ingest("cams", values, cameras(tmp_path / "raw"), Path("clips"), Path("labels"))
+    clips, labels = (open_store(Path(kind), kind) for kind in ("clips", "labels"))
+    assert clips.categories() == ["gate", "yard_2"]
+    assert [clip.name for clip in clips.clips("train")] == ["gate_a", "yard_2_a"]
+    found = {clip.name: clip.labels().tolist() for clip in labels.of("yard_2").clips("test")}
+    assert found == {"yard_2_a": [0] * 5, "yard_2_b": [0, 0, 0, 1, 1]}
+    assert {clip.name for clip in labels.of("gate").clips("test")} == {"gate_a", "gate_b"}
+
+
+def test_a_clip_beside_cameras_is_refused(tmp_path: Path) -> None:
+    write_video(cameras(tmp_path) / "test" / "c.avi", 5)
+    with pytest.raises(UserError, match=r"c\.avi is a clip, but .*gate is the folder of a camera"):
+        base.scan(tmp_path, "folder", None)
+
+
+def test_cameras_in_one_split_alone_are_refused(tmp_path: Path) -> None:
+    cameras(tmp_path)
+    shutil.rmtree(tmp_path / "train")
+    write_video(tmp_path / "train" / "a.avi", 5)
+    with pytest.raises(UserError, match="one lies in the folder of a camera, the other does not"):
+        base.scan(tmp_path, "folder", None)
+
+
+def test_a_name_that_several_cameras_have_is_none(tmp_path: Path) -> None:
+    (cameras(tmp_path) / "labels.csv").write_text("clip,first,last\na,1,2\n")
+    with pytest.raises(UserError, match=r"there is no test clip 'a'"):
+        base.scan(tmp_path, "folder", None)

@@ -223,7 +223,7 @@ def test_an_interrupted_training_goes_on_with_the_next_seed(tiny: Path, monkeypa
     """A method with three seeds, stopped at the second: the first is not fitted again."""
     from vadpipe.methods.brightness import Brightness
 
-    class Seeded(base.Section):
+    class Seeded(base.FitParams):
         seeds: list[int]
 
     fitted: list[int] = []

@@ -77,16 +77,17 @@ def repro(
 @app.command()
 def results(
     names: Annotated[list[str] | None, typer.Argument(help="Data sets or runs; none = all.")] = None,
+    categories: Annotated[bool, typer.Option("--categories", help="A row a category, below its run.")] = False,
 ) -> None:
     """Print the results table in short, and which runs failed or are not here yet; metrics/summary.md has all columns.
 
-    Example: vadpipe results mine
+    Example: vadpipe results mine --categories
     """
     from vadpipe.evaluation.problems import read_available, runs_of
     from vadpipe.evaluation.table import terminal
 
     loaded = params.load()
-    typer.echo(terminal(*read_available(loaded, runs_of(loaded, names or []))))
+    typer.echo(terminal(*read_available(loaded, runs_of(loaded, names or [])), categories))
 
 
 @data.command("add")
@@ -94,7 +95,10 @@ def data_add(
     name: Annotated[str, typer.Argument(help="Name of the data set: lower-case letters, digits, _.")],
     path: Annotated[Path, typer.Argument(help="The folder that holds it.")],
     reader: Annotated[
-        str, typer.Option(help="Who reads its layout: folder, pool, ucsd, avenue, shanghaitech or ubnormal.")
+        str,
+        typer.Option(
+            help="Who reads its layout: folder, pool, ucsd, avenue, shanghaitech, ubnormal, mvtec, one_class."
+        ),
     ],
     place: Annotated[Place, typer.Option(help="Copy it and `dvc add` it, copy it only, or link to it.")] = Place.dvc,
     fps: Annotated[float | None, typer.Option(help="Frames a second; without it, what the video says.")] = None,

@@ -56,6 +56,11 @@ def model(run: str) -> Path:
     return Path("models") / run
 
 
+def of_category(folder: Path, category: str | None) -> Path:
+    """Return where in a run's folder of models, scores or plots those of a category lie; None = there are none."""
+    return folder if category is None else folder / category
+
+
 def scores(run: str) -> Path:
     """Return the folder of a run's scores."""
     return Path("data/scores") / run

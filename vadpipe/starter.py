@@ -35,7 +35,9 @@ _SEEDS = 3
 
 def items(name: str, ingest: dict[str, Any], found: Report, methods: Mapping[str, MethodDefaults]) -> dict[str, Items]:
     """Return the items of a new data set, by section."""
-    return _video(name, ingest, found, methods) if found.ordered else _images(name, ingest, methods)
+    if found.ordered:
+        return _video(name, ingest, found, methods)
+    return _pools(name, ingest, methods) if ingest["reader"] == "pool" else _images(name, ingest, methods)
 
 
 def _video(name: str, ingest: dict[str, Any], found: Report, methods: Mapping[str, MethodDefaults]) -> dict[str, Items]:
@@ -63,22 +65,31 @@ def _few(seeds: list[int]) -> base.Preset:
 
 
 def _images(name: str, ingest: dict[str, Any], methods: Mapping[str, MethodDefaults]) -> dict[str, Items]:
+    """Return the items of a data set of loose images; methods that need frames in time or a pool are left out."""
+    return {"ingest": {name: ingest}, **_of_images(name, paths.clips(name).as_posix(), {"clips", "features"}, methods)}
+
+
+def _pools(name: str, ingest: dict[str, Any], methods: Mapping[str, MethodDefaults]) -> dict[str, Items]:
     """Return the items of a data set of images of pools; methods that need frames in time are left out."""
-    region = paths.pools(name).as_posix()
-    features, cells = f"{name}_lite0", f"{name}_lite0_cells"
-    runs: Items = {}
-    for method in methods:
-        cls = base.get(method)
-        if cls.quick and not cls.temporal and cls.needs != "flow":
-            table = paths.features(cells if cls.cells else features).as_posix()
-            runs[f"{name}_{method}"] = run(name, method, table if cls.needs == "features" else region)
     return {
         "ingest": {name: ingest},
         "inpaint": {name: {"method": "telea", "radius": 5.0, "margin": 4}},
         "pool_mask": {name: {"confidence": 0.3, "shrink": 0.0}},
-        "features": {features: {"uses": region, **_BACKBONE}, cells: {"uses": region, **_BACKBONE, **_MAP}},
-        "runs": runs,
+        **_of_images(name, paths.pools(name).as_posix(), {"clips", "pools", "features"}, methods),
     }
+
+
+def _of_images(name: str, store: str, needs: set[str], methods: Mapping[str, MethodDefaults]) -> dict[str, Items]:
+    """Return the features of a store of loose images, and a run of each method that needs no more than `needs`."""
+    features, cells = f"{name}_lite0", f"{name}_lite0_cells"
+    runs: Items = {}
+    for method in methods:
+        cls = base.get(method)
+        if cls.quick and not cls.temporal and cls.needs in needs:
+            table = paths.features(cells if cls.cells else features).as_posix()
+            runs[f"{name}_{method}"] = run(name, method, table if cls.needs == "features" else store)
+    sets = {features: {"uses": store, **_BACKBONE}, cells: {"uses": store, **_BACKBONE, **_MAP}}
+    return {"features": sets, "runs": runs}
 
 
 def run(dataset: str, method: str, store: str, preset: base.Preset | None = None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from vadpipe.store.sampling import Sampling
 
 CLIP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
 # Modules beside the readers: what readers share.
-_SHARED = {"base", "files", "labels", "matlab", "sources", "tables", "voc"}
+_SHARED = {"base", "cifar", "files", "idx", "labels", "matlab", "sources", "tables", "voc"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class RawClip:
         frames: opens the clip and yields the frames that a sampling takes, in order.
         fps: frames a second as the file says, of a video; None where there is no word of it.
         expected: frames as the header promises or files there are; None where nothing is said. For progress alone.
+        categories: those that the clip trains or tests; none where the data set has no categories.
+        abnormal: those of them for which every frame of a test clip is abnormal, whatever its labels say: of a set
+            of classes, each that is not the clip's own.
+        size: height and width, pixels, that all frames are brought to; None where they have one size already.
         notes: what is odd about the clip but no error; complete once its frames were read.
     """
 
@@ -40,6 +44,9 @@ class RawClip:
     frames: Callable[[Sampling], Iterator[Frame]]
     fps: float | None = None
     expected: int | None = None
+    categories: tuple[str, ...] = ()
+    abnormal: tuple[str, ...] = ()
+    size: tuple[int, int] | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -50,6 +57,9 @@ class RawDataset:
     Attributes:
         oddities: things that are no error but that the user should know.
         ordered: whether the frames of a clip follow each other in time; False for loose images.
+
+    A data set may fall into categories that want a model each: products, the classes of a set of which one is
+    normal at a time, cameras. Then every clip names those that it trains or tests.
     """
 
     clips: list[RawClip]
@@ -117,7 +127,8 @@ def check_clips(root: Path, clips: list[RawClip]) -> list[RawClip]:
     """Return the clips sorted by split and name.
 
     Raises:
-        UserError: a split is empty, two clips share a name, or a name could leave the folder.
+        UserError: a split is empty, two clips share a name, a name could leave the folder, or a category has no
+            clips of one of the splits.
     """
     seen: set[tuple[str, str]] = set()
     for clip in clips:
@@ -134,4 +145,12 @@ def check_clips(root: Path, clips: list[RawClip]) -> list[RawClip]:
     for split in ("train", "test"):
         if not any(clip.split == split for clip in clips):
             raise UserError(f"{root}: there are no clips for '{split}'; a data set needs clips of both splits")
+    trained, tested = (_categories(clips, split) for split in ("train", "test"))
+    for category in sorted(trained ^ tested):
+        split = "test" if category in trained else "train"
+        raise UserError(f"{root}: the category '{category}' has no clips for '{split}'; it needs clips of both splits")
     return sorted(clips, key=lambda clip: (clip.split, natural(clip.name)))
+
+
+def _categories(clips: list[RawClip], split: str) -> set[str]:
+    return {category for clip in clips if clip.split == split for category in clip.categories}

@@ -9,6 +9,9 @@ ROOT/masks/CLIP.npy  optional: uint8 (T, H, W), above 0 = abnormal; or ROOT/mask
                      with the frames by the numbers in their names, or as they lie where names carry none
 ROOT/tracks.csv      optional: `clip,track,frame,x_min,y_min,x_max,y_max` in pixels, x_max and y_max exclusive
 
+Several cameras, a model each, are one data set: ROOT/train/CAMERA/CLIP.mp4 or ROOT/train/CAMERA/CLIP/*.jpg, and
+likewise in test. Then a clip is CAMERA/CLIP in tables, and CAMERA_CLIP in the store and among the masks.
+
 Frames of a video count from 0. Frames of a folder have the numbers that their names carry, wherever these begin;
 where names carry none, or several that vary, they count from 0 in natural order.
 
@@ -21,15 +24,17 @@ from __future__ import annotations
 import filecmp
 import unicodedata
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 from vadpipe.datasets import tables
-from vadpipe.datasets.base import RawDataset, check_clips
+from vadpipe.datasets.base import RawDataset, check_clips, safe_name
 from vadpipe.datasets.files import FrameFiles, entries, image_files, layout
 from vadpipe.datasets.labels import NORMAL, Box, Intervals, Known, Masks, Track, paired_masks
 from vadpipe.datasets.sources import Source, raw_clip, sources
 from vadpipe.errors import UserError, did_you_mean
 from vadpipe.store.mask_files import open_npy_masks
+from vadpipe.store.video import VIDEO_SUFFIXES
 
 _FILES = {"labels.csv", "tracks.csv"}
 _FOLDERS = {"train", "test", "masks"}
@@ -47,7 +52,13 @@ def scan(root: Path) -> RawDataset:
         UserError: something is missing, stray, or does not fit together.
     """
     found = layout(root, "`folder`", _FOLDERS, _FILES)
-    train, test = sources(root / "train"), sources(root / "test")
+    train, test = _clips(root / "train"), _clips(root / "test")
+    for one in (*train, *test):
+        if (one.camera is None) != (train[0].camera is None):
+            raise UserError(
+                f"{one.path} and {train[0].path}: one lies in the folder of a camera, the other does not; "
+                "put both splits, and all of their clips, into folders of cameras, or none"
+            )
     aliases = _aliases(test)
     spans = _spans(found["labels.csv"], aliases) if "labels.csv" in found else None
     tracks = _tracks(found["tracks.csv"], aliases) if "tracks.csv" in found else None
@@ -64,9 +75,38 @@ def scan(root: Path) -> RawDataset:
     return RawDataset(check_clips(root, clips), oddities)
 
 
+def _clips(folder: Path) -> list[Source]:
+    """Return the clips of a split, or those of each camera of it."""
+    found = [path for path in entries(folder) if path.is_dir()]
+    cameras = [path for path in found if _holds_clips(path)]
+    if not cameras:
+        return sources(folder)
+    others = [path for path in entries(folder) if path not in cameras]
+    if others:
+        raise UserError(
+            f"{others[0]} is a clip, but {cameras[0]} is the folder of a camera, which holds clips; "
+            "put all clips into folders of cameras, or none"
+        )
+    clips = []
+    for path in cameras:
+        camera = safe_name(path.name)
+        clips += [replace(clip, name=safe_name(f"{camera}_{clip.name}"), camera=camera) for clip in sources(path)]
+    return clips
+
+
+def _holds_clips(folder: Path) -> bool:
+    """Say whether a folder of a split holds clips and no frames, as that of a camera does."""
+    inside = entries(folder)
+    return bool(inside) and all(path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES for path in inside)
+
+
 def _aliases(tests: list[Source]) -> dict[str, str]:
     """Return the name in the store by each name under which tables may know a clip."""
-    names = {alias: test.name for test in tests for alias in (test.path.name, test.plain)}
+    # Cameras may have clips of one name, which is then none by itself.
+    whole = {
+        test.name: f"{test.path.parent.name}/{test.path.name}" if test.camera else test.path.name for test in tests
+    }
+    names = {alias: test.name for test in tests for alias in (whole[test.name], test.plain)}
     # macOS takes umlauts apart in file names, spreadsheets do not.
     names = {unicodedata.normalize("NFC", alias): name for alias, name in names.items()}
     return names | {test.name: test.name for test in tests}
@@ -132,7 +172,10 @@ def _open_masks(path: Path, files: FrameFiles | None) -> Masks:
 
 
 def _renamed(sources: list[Source]) -> list[str]:
-    renamed = [f"'{source.plain}' is {source.name}" for source in sources if source.plain != source.name]
+    # That the clip of a camera is CAMERA_CLIP goes without saying.
+    renamed = [
+        f"'{source.plain}' is {source.name}" for source in sources if source.plain.replace("/", "_") != source.name
+    ]
     return [f"names of clips in stores and tables: {', '.join(renamed)}"] if renamed else []
 
 

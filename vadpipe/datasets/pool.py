@@ -21,6 +21,7 @@ from pathlib import Path
 from vadpipe.datasets.base import RawClip, RawDataset, check_clips
 from vadpipe.datasets.files import entries, image_files, layout
 from vadpipe.datasets.labels import image_size
+from vadpipe.datasets.sources import refuse_sampling
 from vadpipe.datasets.voc import Object, read_annotation
 from vadpipe.errors import UserError, did_you_mean
 from vadpipe.store.frames import Frame
@@ -130,8 +131,7 @@ def _remarks(found: Objects) -> list[str]:
 
 
 def _frames(files: list[Path], known: Objects, chosen: list[str] | None, sampling: Sampling) -> Iterator[Frame]:
-    if sampling != Sampling(fps=sampling.fps):
-        raise UserError(f"{files[0].parent} holds images without order and time; take all of them (every: 1)")
+    refuse_sampling(files[0].parent, sampling)
     for file in files:
         objects = known.get(file)
         if objects is None:

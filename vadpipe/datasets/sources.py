@@ -26,6 +26,7 @@ class Source:
         fps: frames a second as the header of the video says.
         expected: frames as the header of the video promises, or files there are.
         size: height and width by the header of the video or of the first frame, pixels.
+        camera: that took it, where clips lie in a folder a camera.
     """
 
     path: Path
@@ -34,11 +35,13 @@ class Source:
     fps: float | None
     expected: int | None
     size: tuple[int, int]
+    camera: str | None = None
 
     @property
     def plain(self) -> str:
-        """Return the name without the extension of a video."""
-        return self.path.stem if self.files is None else self.path.name
+        """Return the name without the extension of a video, `CAMERA/CLIP` where there are cameras."""
+        name = self.path.stem if self.files is None else self.path.name
+        return name if self.camera is None else f"{self.path.parent.name}/{name}"
 
 
 def sources(folder: Path) -> list[Source]:
@@ -121,7 +124,9 @@ def raw_clip(split: str, clip: Source, known: Known | Callable[[], Known], fps: 
             if not clip.files.digits and (known.boxes or (known.labels and known.labels.intervals)):
                 notes.append("the names of its frames carry no number of their own; labels mean their order, from 0")
     frames = partial(_frames, clip, known, notes, fps)
-    return RawClip(split, clip.name, frames, fps if clip.fps is None else clip.fps, clip.expected, notes)
+    rate = fps if clip.fps is None else clip.fps
+    categories = () if clip.camera is None else (clip.camera,)
+    return RawClip(split, clip.name, frames, rate, clip.expected, categories, notes=notes)
 
 
 def _frames(
@@ -147,3 +152,13 @@ def _video_frames(path: Path, known: Known, notes: list[str], sampling: Sampling
         known.check(range(video.count))
         notes += [ONE_FRAME] if video.count == 1 and ONE_FRAME not in notes else []
     known.tell(notes, video.notes)
+
+
+def refuse_sampling(where: Path, sampling: Sampling) -> None:
+    """Refuse to take some of loose images.
+
+    Raises:
+        UserError: frames are to be taken by their number or time.
+    """
+    if sampling != Sampling(fps=sampling.fps):
+        raise UserError(f"{where} holds images without order and time; take all of them (every: 1)")

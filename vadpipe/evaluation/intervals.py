@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from scipy.special import stdtrit
 
-from vadpipe.evaluation.arrays import Floats, Ints, Labels
+from vadpipe.evaluation.arrays import Bools, Floats, Ints, Labels
 from vadpipe.evaluation.frame import Pairs
 
 DIGITS = 6
 
 
-def over_seeds(values: Sequence[float]) -> dict[str, Any]:
+def over_seeds(values: Sequence[float] | Floats) -> dict[str, Any]:
     """Return mean, sd (n - 1), the 95 % interval of the mean by Student's t, and the values.
 
     One seed has neither sd nor interval. A metric that is undefined (NaN) for one seed has no mean: a mean
@@ -34,18 +36,59 @@ def over_seeds(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def clip_weights(clips: int, resamples: int) -> Ints:
+@dataclass(frozen=True)
+class Figure:
+    """A figure as it was measured.
+
+    Attributes:
+        seeds: (S,), of each seed; NaN = undefined.
+        resampled: (B,), of each resample, the mean over seeds; None where it is not resampled.
+        beside: what else is to be told of it.
+    """
+
+    seeds: Sequence[float] | Floats
+    resampled: Floats | None = None
+    beside: Mapping[str, int] = field(default_factory=dict)
+
+    def told(self) -> dict[str, Any]:
+        """Return mean, spread and intervals, ready for JSON."""
+        drawn = {} if self.resampled is None else interval(self.resampled)
+        return over_seeds(self.seeds) | drawn | dict(self.beside)
+
+
+def mean_figure(figures: Sequence[Figure]) -> Figure:
+    """Return the mean over categories of a figure, over those in which it is defined, whose number is told.
+
+    Resamples are drawn in each category by itself, so that the mean of the values of the i-th ones is a resample of
+    the mean. Where a category has too few clips to be resampled, the mean is not either.
+    """
+    seeds = np.array([figure.seeds for figure in figures], np.float64)
+    defined: Bools = np.asarray(~np.isnan(seeds).any(axis=1))
+    beside = {name: sum(figure.beside[name] for figure in figures) for name in figures[0].beside}
+    beside["categories"] = int(defined.sum())
+    if not defined.any():
+        return Figure(seeds[0], None if figures[0].resampled is None else np.empty(0), beside)
+    resampled = None
+    if figures[0].resampled is not None:
+        drawn = [figure.resampled for figure, one in zip(figures, defined, strict=True) if one]
+        sizes = {len(one) for one in drawn if one is not None}
+        resampled = np.mean(np.array(drawn), axis=0) if len(sizes) == 1 else np.empty(0)
+    return Figure(seeds[defined].mean(axis=0), resampled, beside)
+
+
+def clip_weights(clips: int, resamples: int, category: str | None = None) -> Ints:
     """Return how often every clip is drawn in every resample, (resamples, clips); always the same draw.
 
-    The same draw for all runs of a data set makes their intervals comparable. A single clip, which would
-    have an interval of no width, is not drawn at all. Of a set of loose images, the images are drawn.
+    The same draw for all runs of a data set makes their intervals comparable; each category has its own. A single
+    clip, which would have an interval of no width, is not drawn at all. Of a set of loose images, the images are drawn.
     """
     resamples = resamples if clips > 1 else 0
-    return np.random.default_rng(0).multinomial(clips, np.full(clips, 1 / clips), resamples)
+    generator = np.random.default_rng(0 if category is None else crc32(category.encode()))
+    return generator.multinomial(clips, np.full(clips, 1 / clips), resamples)
 
 
-def bootstrap(pairs: Sequence[Pairs], weights: Ints) -> dict[str, dict[str, Any]]:
-    """Return percentile intervals of micro and macro AUC over resampled test clips.
+def bootstrap(pairs: Sequence[Pairs], weights: Ints) -> dict[str, Floats]:
+    """Return micro and macro AUC of resampled test clips, (B,) each.
 
     Clips are resampled, not frames: frames of a clip depend on each other, and the question is what other
     clips of the camera would have given. Seeds are averaged inside a resample, because the table shows the
@@ -57,19 +100,20 @@ def bootstrap(pairs: Sequence[Pairs], weights: Ints) -> dict[str, dict[str, Any]
         weights: (B, C), from `clip_weights`.
     """
     return {
-        "micro_auc": interval(np.mean([_micro(seed, weights) for seed in pairs], axis=0)),
-        "macro_auc": interval(np.mean([_macro(seed, weights) for seed in pairs], axis=0)),
+        "micro_auc": np.mean([_micro(seed, weights) for seed in pairs], axis=0),
+        "macro_auc": np.mean([_macro(seed, weights) for seed in pairs], axis=0),
     }
 
 
-def image_bootstrap(seeds: Sequence[tuple[Labels, Floats, Ints]], weights: Ints) -> dict[str, Any]:
-    """Return the percentile interval of micro AUC over resampled images, seeds averaged as in `bootstrap`.
+def image_bootstrap(seeds: Sequence[tuple[Labels, Floats, Ints]], weights: Ints) -> Floats:
+    """Return micro AUC of resampled images, (B,), seeds averaged as in `bootstrap`.
 
     Args:
         seeds: for each its labels (N,), 1 or 0; scores (N,), no NaN; and indices of the images, (N,), below I.
         weights: (B, I), from `clip_weights`.
     """
-    return interval(np.mean([_weighted_auc(*seed, weights) for seed in seeds], axis=0))
+    areas: Floats = np.mean([_weighted_auc(*seed, weights) for seed in seeds], axis=0)
+    return areas
 
 
 def _weighted_auc(labels: Labels, scores: Floats, image: Ints, weights: Ints) -> Floats:

@@ -12,7 +12,7 @@ import numpy as np
 from vadpipe.evaluation import detection, intervals, regions
 from vadpipe.evaluation.arrays import Bools, Floats, Ints
 from vadpipe.evaluation.detection import Matches
-from vadpipe.evaluation.intervals import rounded
+from vadpipe.evaluation.intervals import Figure, rounded
 from vadpipe.evaluation.look import Frames, Place, Seen, look
 from vadpipe.evaluation.scored import Scored
 from vadpipe.evaluation.truth import ClipTruth
@@ -35,8 +35,8 @@ class Located:
         frames: those of known truth.
         seen: by the model of the first seed, which is what pictures show.
         matches: of its boxes at an intersection over union of 0.3.
-        pixels: figures for JSON.
-        boxes: figures for JSON.
+        pixels: what was measured.
+        boxes: what was measured.
     """
 
     component: str
@@ -68,7 +68,7 @@ def locate(
     places = [Place(index, int(frame)) for index, truth in enumerate(truths) for frame in np.flatnonzero(truth.known)]
     known = np.concatenate([truth.known for truth in truths])
     unit = np.unique(scored.unit[known], return_inverse=True)[1]
-    weights = intervals.clip_weights(int(unit.max()) + 1, settings.bootstrap)
+    weights = intervals.clip_weights(int(unit.max()) + 1, settings.bootstrap, scored.category)
     frames = Frames(truths, places, unit, weights, settings, normal_frames(training))
     by_clip = [[truth.boxes(frame) for frame in range(len(truth.known))] for truth in truths]
     true_boxes = [by_clip[place.clip][place.frame] for place in places]
@@ -80,7 +80,7 @@ def locate(
     images = {"component": component, "images": len(places), "images_with_truth": sum(map(bool, map(len, true_boxes)))}
     boxes = {
         "true_boxes": sum(map(len, true_boxes)),
-        "threshold": intervals.over_seeds([seed.threshold for seed in seen]),
+        "threshold": Figure([seed.threshold for seed in seen]),
         **{name: _box_figures(matches[name], seen, frames) for name in OVERLAPS},
         **(_region_figures(seen, by_clip, frames) if scored.ordered else dict.fromkeys(("tracks", "rbdc", "tbdc"))),
     }
@@ -107,9 +107,7 @@ def _pixel_figures(seen: Sequence[Seen]) -> dict[str, Any]:
     found: dict[str, Any] = {"coverage": rounded(float(np.mean([seed.coverage for seed in seen])))}
     resampled = np.mean([seed.resampled for seed in seen], axis=0)
     for index, name in enumerate(PIXEL_FIGURES):
-        found[name] = intervals.over_seeds([seed.figures[index] for seed in seen]) | intervals.interval(
-            resampled[index]
-        )
+        found[name] = Figure([seed.figures[index] for seed in seen], resampled[index])
     return found
 
 
@@ -118,13 +116,12 @@ def _box_figures(matches: Sequence[Matches], seen: Sequence[Seen], frames: Frame
     units = frames.weights.shape[1]
     by_unit = [detection.grouped(one, frames.unit, units) for one in matches]
     resampled = np.mean([detection.resampled_precision(one, frames.weights) for one in by_unit], axis=0)
-    precision = intervals.over_seeds([detection.average_precision(one) for one in matches])
-    found = {"average_precision": precision | intervals.interval(resampled)}
+    found = {"average_precision": Figure([detection.average_precision(one) for one in matches], resampled)}
     counts = [detection.at_threshold(one, seed.threshold) for one, seed in zip(matches, seen, strict=True)]
     each = np.array([detection.rates(one.sum(axis=0)) for one in counts])
     drawn = np.mean([detection.rates(frames.weights @ _summed(one, frames.unit, units)) for one in counts], axis=0)
     for index, name in enumerate(RATES):
-        found[name] = intervals.over_seeds(list(each[:, index])) | intervals.interval(drawn[index])
+        found[name] = Figure(each[:, index], drawn[index])
     return found
 
 
@@ -143,7 +140,7 @@ def _region_figures(seen: Sequence[Seen], by_clip: Sequence[Sequence[Floats]], f
     drawn = np.mean([regions.areas(one, frames.weights) for one in steps], axis=0)
     found: dict[str, Any] = {"tracks": int(steps[0].totals[:, 1].sum())}
     for index, name in enumerate(("rbdc", "tbdc")):
-        found[name] = intervals.over_seeds(list(each[:, index])) | intervals.interval(drawn[index])
+        found[name] = Figure(each[:, index], drawn[index])
     return found
 
 

@@ -61,22 +61,26 @@ class _Boxes(BaseModel):
     tbdc: _Bootstrapped | None
 
 
-class _Measured(BaseModel):
-    run: str
-    dataset: str
-    method: str
-    seeds: list[int] = Field(min_length=1)
-    ordered: bool
+class _Category(BaseModel):
     clips: int
     frames: int
     abnormal_frames: int | None
     two_class_clips: int
     note: str | None
-    component: str
     coverage: float
     components: dict[str, _Component]
     pixels: _Pixels | None
     boxes: _Boxes | None
+
+
+class _Measured(_Category):
+    run: str
+    dataset: str
+    method: str
+    seeds: list[int] = Field(min_length=1)
+    ordered: bool
+    component: str
+    categories: dict[str, _Category] = {}
 
 
 def damage(run: str, result: object) -> str | None:
@@ -89,6 +93,7 @@ def damage(run: str, result: object) -> str | None:
         return f"lacks '{where}'" if first["type"] == "missing" else f"{where or 'the whole'}: {first['msg'].lower()}"
     if measured.run != run:
         return f"is of the run '{measured.run}'"
-    if measured.component not in measured.components:
-        return f"has no component '{measured.component}'"
+    for part in (measured, *measured.categories.values()):
+        if measured.component not in part.components:
+            return f"has no component '{measured.component}'"
     return None

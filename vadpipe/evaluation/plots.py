@@ -7,52 +7,77 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from vadpipe.clock import clock
-from vadpipe.evaluation.run import roc, timeline
-from vadpipe.evaluation.scored import Scored
+from vadpipe.evaluation import detection
+from vadpipe.evaluation.run import Part, roc, timeline, told
+from vadpipe.params import Evaluate
 from vadpipe.pictures.timelines import draw_timelines
 from vadpipe.pictures.top_frames import choose, draw_sheet, heat_maps
 from vadpipe.store.atomic import replacing
 from vadpipe.store.clips import Clip
 
-# Rows of timeline.csv: enough to see, few enough for git.
-ROWS = 2500
+# Rows of timeline.csv and detections.csv: enough to see, few enough for git.
+ROWS, DETECTION_ROWS = 2500, 1000
 
 
-def write_plots(folder: Path, result: dict[str, Any], scored: Scored, clips: Sequence[Clip], scores: Path) -> None:
-    """Write timeline.csv, pictures/timelines.png and pictures/top_frames.png into an empty folder.
-
-    `timeline.csv` holds every n-th test frame, so that there are at most about 2,500 rows.
+def write_pictures(folder: Path, settings: Evaluate, part: Part, clips: Sequence[Clip], scores: Path) -> None:
+    """Write timelines.png and top_frames.png into a folder, which is made.
 
     Args:
-        result: from `run.evaluate`.
-        scores: the run's score store, for its maps.
+        scores: the score store of the part, for its maps.
     """
-    settings = result["evaluate"]
-    frames = timeline(scored, settings["smoothing_s"])
+    scored = part.scored
+    frames = timeline(scored, settings.smoothing_s)
+    folder.mkdir(parents=True)
+    title = headline(told(part.measured), scored.category)
+    (folder / "timelines.png").write_bytes(draw_timelines(frames, title))
+    gaps = {clip.name: round(clip.info["fps"]) if clip.info["ordered"] else 0 for clip in clips}
+    chosen = choose(frames, settings.top_frames, gaps)
+    heats = heat_maps(scores, scored.seeds, scored.main, chosen)
+    (folder / "top_frames.png").write_bytes(draw_sheet(chosen, clips, heats))
+
+
+def write_tables(folder: Path, settings: Evaluate, parts: Sequence[Part]) -> None:
+    """Write timeline.csv and detections.csv, category after category; with some, they have a column of them.
+
+    `timeline.csv` holds every n-th test frame, so that there are at most about 2,500 rows. `detections.csv` is
+    precision over recall of the boxes of the first seed at an intersection over union of 0.3, every n-th point.
+    """
+    frames = _joined(parts, [timeline(part.scored, settings.smoothing_s) for part in parts])
+    frames["position"] = range(len(frames))
     thinned = frames[:: math.ceil(len(frames) / ROWS)].drop(columns="sd")
     thinned = thinned.assign(time=thinned["time"].map(clock))
     thinned.to_csv(folder / "timeline.csv", index=False, float_format="%.6g")
-    pictures = folder / "pictures"
-    pictures.mkdir()
-    (pictures / "timelines.png").write_bytes(draw_timelines(frames, headline(result)))
-    gaps = {clip.name: round(clip.info["fps"]) if clip.info["ordered"] else 0 for clip in clips}
-    chosen = choose(frames, settings["top_frames"], gaps)
-    heats = heat_maps(scores, scored.seeds, scored.main, chosen)
-    (pictures / "top_frames.png").write_bytes(draw_sheet(chosen, clips, heats))
+    curves = []
+    for part in parts:
+        recall, precision = detection.curve(part.located.matches) if part.located else (np.empty(0), np.empty(0))
+        curves.append(pd.DataFrame({"recall": recall, "precision": precision}).dropna())
+    curve = _joined(parts, curves)
+    curve = curve[:: max(1, math.ceil(len(curve) / DETECTION_ROWS))]
+    curve.round(6).to_csv(folder / "detections.csv", index=False)
 
 
-def write_roc(path: Path, scored: Scored) -> None:
-    """Write the ROC of the raw scores of the main component, mean over seeds at equal FPR + TPR."""
-    fpr, tpr = roc(scored) or ([], [])
+def _joined(parts: Sequence[Part], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the tables of all parts one after the other, with a column of their categories if there are some."""
+    found = [
+        table if part.scored.category is None else table.assign(category=part.scored.category)
+        for part, table in zip(parts, tables, strict=True)
+    ]
+    return pd.concat(found, ignore_index=True)
+
+
+def write_roc(path: Path, parts: Sequence[Part]) -> None:
+    """Write the ROC of the raw scores of the main component, mean over categories and seeds at equal FPR + TPR."""
+    fpr, tpr = roc([part.scored for part in parts]) or ([], [])
     with replacing(path) as beside:
         pd.DataFrame({"fpr": fpr, "tpr": tpr}).round(6).to_csv(beside, index=False)
 
 
-def headline(result: dict[str, Any]) -> str:
-    """Say in a line what came out."""
+def headline(result: dict[str, Any], category: str | None = None) -> str:
+    """Say in a line what came out of a run, or of one of its categories."""
     figures = result["components"][result["component"]]["raw"]["micro_auc"]
     kind = "raw micro AUC" if result["ordered"] else "image AUROC"
     text = f"{_why_no_auc(result)}, no AUC" if figures["mean"] is None else f"{kind} {figures['mean']:.3f}"
@@ -60,7 +85,10 @@ def headline(result: dict[str, Any]) -> str:
         text += f", sd {figures['sd']:.3f} over {len(result['seeds'])} seeds"
     if result["pixels"] and result["pixels"]["average_precision"]["mean"] is not None:
         text += f", pixel AP {result['pixels']['average_precision']['mean']:.3f}"
-    return f"{result['run']}: {text}, coverage {result['coverage']:.1%}"
+    if category is None and (several := result.get("categories")):
+        text += f", mean over {len(several)} categories"
+    name = result["run"] if category is None else f"{result['run']}, {category}"
+    return f"{name}: {text}, coverage {result['coverage']:.1%}"
 
 
 def _why_no_auc(result: dict[str, Any]) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,27 @@ import pandas as pd
 
 from vadpipe.evaluation import frame, intervals, postprocess
 from vadpipe.evaluation.arrays import Floats, Ints
-from vadpipe.evaluation.frame import Curve, Pairs
-from vadpipe.evaluation.intervals import rounded
+from vadpipe.evaluation.frame import Curve
+from vadpipe.evaluation.intervals import Figure, rounded
 from vadpipe.evaluation.locate import Located
 from vadpipe.evaluation.scored import UNKNOWN, Scored
 from vadpipe.params import Evaluate, Run
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is known of a run, or of one of its categories.
+
+    Attributes:
+        measured: from `measure`.
+    """
+
+    scored: Scored
+    located: Located | None
+    measured: dict[str, Any]
+
+
+_COUNTS = ("clips", "frames", "abnormal_frames", "two_class_clips")
 
 
 def evaluate(name: str, run: Run, settings: Evaluate, scored: Scored, located: Located | None) -> dict[str, Any]:
@@ -26,8 +43,75 @@ def evaluate(name: str, run: Run, settings: Evaluate, scored: Scored, located: L
     Args:
         located: from `locate`, whose figures become `pixels` and `boxes`.
     """
+    result: dict[str, Any] = told(measure(name, run, settings, scored, located))
+    return result
+
+
+def result_of(parts: Sequence[Part]) -> dict[str, Any]:
+    """Return the metrics of a run, ready for JSON, as `evaluate`; of several categories means, and `categories`."""
+    named = {part.scored.category: part.measured for part in parts}
+    result: dict[str, Any] = told(named[None]) if None in named else _over_categories(named)
+    return result
+
+
+def _over_categories(measured: Mapping[str | None, dict[str, Any]]) -> dict[str, Any]:
+    parts = list(measured.values())
+    first = parts[0]
+    notes = dict.fromkeys(part["note"] for part in parts if part["note"])
+    located = [part for part in parts if part["pixels"]]
+    whole = first | {
+        **{name: _total([part[name] for part in parts]) for name in _COUNTS},
+        "note": "; ".join(notes) or None,
+        "coverage": rounded(float(np.mean([part["coverage"] for part in parts]))),
+        "components": _mean([part["components"] for part in parts]),
+        "pixels": _mean([part["pixels"] for part in located]) if located else None,
+        "boxes": _mean([part["boxes"] for part in located]) if located else None,
+    }
+    alike = {"run", "dataset", "method", "uses", "seeds", "ordered", "component", "evaluate", "recorded"}
+    each = {
+        category: {name: value for name, value in part.items() if name not in alike}
+        for category, part in measured.items()
+    }
+    result: dict[str, Any] = told({**whole, "categories": each})
+    return result
+
+
+def told(measured: Any) -> Any:
+    """Return what was measured, ready for JSON, which has neither figures nor NaN."""
+    if isinstance(measured, Figure):
+        return _plain(measured.told())
+    if isinstance(measured, dict):
+        return {key: told(value) for key, value in measured.items()}
+    return _plain(measured)
+
+
+def _total(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
+
+
+def _mean(trees: Sequence[Any]) -> Any:
+    """Return the means of the figures of trees of one form, sums of their counts, and the first of all else."""
+    first = trees[0]
+    if isinstance(first, Figure):
+        return intervals.mean_figure(trees)
+    if isinstance(first, dict):
+        return {key: _mean([tree[key] for tree in trees]) for key in first}
+    if isinstance(first, float):
+        return rounded(float(np.mean(trees)))
+    return sum(trees) if isinstance(first, int) else first
+
+
+def measure(name: str, run: Run, settings: Evaluate, scored: Scored, located: Located | None) -> dict[str, Any]:
+    """Return the metrics of a run, or of one of its categories, with figures as they were measured.
+
+    Args:
+        located: from `locate`, whose figures become `pixels` and `boxes`.
+    """
     units = len(scored.names) if scored.ordered else int((scored.labels != UNKNOWN).sum())
-    weights = intervals.clip_weights(units, settings.bootstrap) if units else np.empty((0, 0), np.int64)
+    weights = np.empty((0, 0), np.int64)
+    if units:
+        weights = intervals.clip_weights(units, settings.bootstrap, scored.category)
     components = {}
     for component, scores in scored.components.items():
         figures: dict[str, Any] = {"coverage": rounded((~np.isnan(scores)).mean())}
@@ -48,7 +132,7 @@ def evaluate(name: str, run: Run, settings: Evaluate, scored: Scored, located: L
         "pixels": located.pixels if located else None,
         "boxes": located.boxes if located else None,
         "evaluate": settings.model_dump(),
-        "recorded": _plain(scored.info),
+        "recorded": scored.info,
     }
 
 
@@ -76,7 +160,7 @@ def _test_set(scored: Scored) -> dict[str, Any]:
     }
 
 
-def _metrics(scores: Floats, scored: Scored, weights: Ints) -> dict[str, Any]:
+def _metrics(scores: Floats, scored: Scored, weights: Ints) -> dict[str, Figure]:
     """Measure scores (S, N) of one component and one post-processing."""
     labelled = scored.labels != UNKNOWN
     image = labelled.cumsum() - 1
@@ -90,40 +174,31 @@ def _metrics(scores: Floats, scored: Scored, weights: Ints) -> dict[str, Any]:
         images.append((labels, values, image[usable]))
         curves.append(frame.roc(labels, values))
         precisions.append(frame.average_precision(labels, values))
-    figures = {
-        "micro_auc": intervals.over_seeds([frame.micro_auc(seed) for seed in pairs]),
-        **_by_clip(pairs, scored.ordered),
-        "average_precision": intervals.over_seeds(precisions),
-        "eer": intervals.over_seeds([frame.eer(curve) for curve in curves]),
-    }
+    resampled = {} if scored.ordered else {"micro_auc": intervals.image_bootstrap(images, weights)}
     if scored.ordered:
-        for metric, interval in intervals.bootstrap(pairs, weights).items():
-            figures[metric] |= interval
-    else:
-        figures["micro_auc"] |= intervals.image_bootstrap(images, weights)
-    return figures
-
-
-def _by_clip(pairs: Sequence[Pairs], ordered: bool) -> dict[str, dict[str, Any]]:
-    """Return what is measured clip by clip, undefined for loose images."""
-    macro, counts = zip(*(frame.macro_auc(seed) if ordered else (np.nan, 0) for seed in pairs), strict=True)
-    padded = [frame.macro_padded(seed) if ordered else np.nan for seed in pairs]
+        resampled = intervals.bootstrap(pairs, weights)
+    # What is measured clip by clip is undefined for loose images.
+    macro, counts = zip(*(frame.macro_auc(seed) if scored.ordered else (np.nan, 0) for seed in pairs), strict=True)
+    padded = [frame.macro_padded(seed) if scored.ordered else np.nan for seed in pairs]
     return {
-        "macro_auc": {**intervals.over_seeds(macro), "clips": min(counts)},
-        "macro_padded": intervals.over_seeds(padded),
+        "micro_auc": Figure([frame.micro_auc(seed) for seed in pairs], resampled["micro_auc"]),
+        "macro_auc": Figure(macro, resampled.get("macro_auc"), {"clips": min(counts)}),
+        "macro_padded": Figure(padded),
+        "average_precision": Figure(precisions),
+        "eer": Figure([frame.eer(curve) for curve in curves]),
     }
 
 
-def roc(scored: Scored) -> Curve | None:
-    """Return the ROC of the raw main component, mean over seeds; None where there is none."""
+def roc(parts: Sequence[Scored]) -> Curve | None:
+    """Return the ROC of the raw main component, mean over seeds, and over the categories that have one."""
     curves = []
-    for row in scored.components[scored.main]:
-        usable = ~np.isnan(row) & (scored.labels != UNKNOWN)
-        curve = frame.roc(scored.labels[usable], row[usable])
-        if curve is None:
-            return None
-        curves.append(curve)
-    return frame.mean_roc(curves)
+    for scored in parts:
+        labelled = scored.labels != UNKNOWN
+        rows = [(row, ~np.isnan(row) & labelled) for row in scored.components[scored.main]]
+        found = [frame.roc(scored.labels[usable], row[usable]) for row, usable in rows]
+        curves += [] if None in found else found
+    there = [curve for curve in curves if curve is not None]
+    return frame.mean_roc(there) if there else None
 
 
 def timeline(scored: Scored, smoothing_s: float) -> pd.DataFrame:

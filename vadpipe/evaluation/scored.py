@@ -30,6 +30,7 @@ class Scored:
         seeds: S seeds, sorted.
         components: name -> (S, N), NaN = not covered; the method's main one first.
         info: what was recorded with the scores.
+        category: of the data set's whose test frames they are; None where it has none.
     """
 
     names: list[str]
@@ -40,6 +41,7 @@ class Scored:
     seeds: list[int]
     components: dict[str, Floats]
     info: dict[str, Any]
+    category: str | None = None
 
     @property
     def main(self) -> str:
@@ -67,8 +69,8 @@ class Scored:
         return np.concatenate([np.arange(length) for length in self.lengths])
 
 
-def align(run: str, table: ScoreTable, clips: Sequence[LabelClip]) -> Scored:
-    """Bring scores and test clips together.
+def align(run: str, table: ScoreTable, clips: Sequence[LabelClip], category: str | None = None) -> Scored:
+    """Bring scores and test clips together, those of a category where the data set has some.
 
     Raises:
         UserError: there are no test clips or no scores, or clips or their lengths differ.
@@ -89,6 +91,7 @@ def align(run: str, table: ScoreTable, clips: Sequence[LabelClip]) -> Scored:
         seeds=seeds,
         components={name: frames[name].to_numpy(np.float64).reshape(len(seeds), -1) for name in table.components},
         info={key: value for key, value in table.info.items() if key not in {"kind", "components"}},
+        category=category,
     )
 
 

@@ -2,50 +2,37 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from vadpipe.clock import clock
 from vadpipe.errors import UserError, did_you_mean
 from vadpipe.evaluation import detection
 from vadpipe.evaluation.locate import OVERLAPS, Located
+from vadpipe.params import Evaluate
 from vadpipe.pictures.strips import Strip, draw_strips
 from vadpipe.store.scores import read_map, read_pictures
 
-# Rows of detections.csv: enough to see, few enough for git.
-ROWS = 1000
 
+def write_strips(folder: Path, located: Located | None, seed: int, scores: Path) -> None:
+    """Write strips.png of the first seed into a folder, if places were measured.
 
-def write_strips(folder: Path, run: str, located: Located | None, seed: int, scores: Path) -> None:
-    """Write detections.csv and, if places were measured, pictures/strips.png, both of the first seed.
-
-    `detections.csv` is precision over recall of all boxes at an intersection over union of 0.3, every n-th point.
-    `strips.png` shows the images that `evaluate.chosen` names, then those of the best, the median and the worst
-    pixel average precision, and the normal image with the highest false alarm.
-
-    Raises:
-        UserError: `evaluate.chosen` names no test image.
+    It shows the images that `evaluate.chosen` names, then those of the best, the median and the worst pixel average
+    precision, and the normal image with the highest false alarm.
     """
-    recall, precision = detection.curve(located.matches) if located else (np.empty(0), np.empty(0))
-    curve = pd.DataFrame({"recall": recall, "precision": precision}).dropna()
-    thinned = curve[:: max(1, math.ceil(len(curve) / ROWS))]
-    thinned.round(6).to_csv(folder / "detections.csv", index=False)
     if located:
-        strips = [_strip(located, index, title, seed, scores) for index, title in choose(run, located).items()]
-        (folder / "pictures" / "strips.png").write_bytes(draw_strips(strips, located.seen.levels[0]))
+        strips = [_strip(located, index, title, seed, scores) for index, title in choose(located).items()]
+        (folder / "strips.png").write_bytes(draw_strips(strips, located.seen.levels[0]))
 
 
-def choose(run: str, located: Located) -> dict[int, str]:
-    """Return what is shown: index among the places -> what it is shown for.
-
-    Raises:
-        UserError: `evaluate.chosen` names no test image.
-    """
+def choose(located: Located) -> dict[int, str]:
+    """Return what is shown: index among the places -> what it is shown for."""
     precision = located.seen.precision
-    chosen: dict[int, list[str]] = {index: ["chosen"] for index in _named(run, located)}
+    stems = _stems(located)
+    named = [stems.index(name) for name in located.frames.settings.chosen if name in stems]
+    chosen: dict[int, list[str]] = {index: ["chosen"] for index in named}
     ranked = np.argsort(-precision, kind="stable")[: int((~np.isnan(precision)).sum())]
     if len(ranked):
         for word, index in (("best", ranked[0]), ("median", ranked[len(ranked) // 2]), ("worst", ranked[-1])):
@@ -57,20 +44,26 @@ def choose(run: str, located: Located) -> dict[int, str]:
     return {index: ", ".join(words) for index, words in chosen.items()}
 
 
-def _named(run: str, located: Located) -> list[int]:
-    """Return the places of the images that `evaluate.chosen` names by the stems of their files."""
-    wanted = located.frames.settings.chosen
-    if not wanted:
-        return []
-    names = [truth.images.column("name") for truth in located.frames.truths]
-    stems = [Path(names[place.clip][place.frame]).stem for place in located.frames.places]
-    for name in wanted:
+def check_chosen(run: str, settings: Evaluate, several: Sequence[Located | None]) -> None:
+    """Check that `evaluate.chosen` names test images, of one category or another.
+
+    Raises:
+        UserError: it names another one.
+    """
+    there = [located for located in several if located]
+    stems = [stem for located in there for stem in _stems(located)] if settings.chosen else []
+    for name in settings.chosen if there else []:
         if name not in stems:
             raise UserError(
                 f"params.yaml: evaluate.chosen of the run {run}: there is no test image '{name}' with known truth"
                 f"{did_you_mean(name, stems)}"
             )
-    return [stems.index(name) for name in wanted]
+
+
+def _stems(located: Located) -> list[str]:
+    """Return the stems of the files of all places."""
+    names = [truth.images.column("name") for truth in located.frames.truths]
+    return [Path(names[place.clip][place.frame]).stem for place in located.frames.places]
 
 
 def _strip(located: Located, index: int, title: str, seed: int, scores: Path) -> Strip:

@@ -74,6 +74,12 @@ def headline(result: Result) -> Result:
     return found
 
 
+def by_category(result: Result) -> dict[str, Result]:
+    """Return the results of a run's categories, each as that of a run; none where the data set has no categories."""
+    alike = {name: value for name, value in result.items() if name != "categories"}
+    return {category: alike | found for category, found in result.get("categories", {}).items()}
+
+
 def map_figure(result: Result, *place: str) -> Result | None:
     """Return a figure of a run's maps with its intervals; None if the run has no maps, or the set no such truth.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 from vadpipe import paths
 from vadpipe.evaluation.map_table import NOTES as MAP_NOTES
 from vadpipe.evaluation.map_table import map_table
 from vadpipe.evaluation.markdown import figure, table, with_bootstrap
 from vadpipe.evaluation.problems import Problem
-from vadpipe.evaluation.summary import Result, by_dataset, headline, map_mean, mean, published, remarks
+from vadpipe.evaluation.summary import Result, by_category, by_dataset, headline, map_mean, mean, published, remarks
 
 _HEADER = (
     "run",
@@ -48,6 +49,9 @@ _NOTES = """\
   is above 0.5 (0.69 on UCSD Ped2).
 - **AP**: average precision; a random scorer has the share of abnormal frames. **EER**: false positive
   rate where it equals the miss rate, interpolated. Both raw, all frames together.
+- Of a data set with **categories** a run has a model for each, and its row is the mean over them, those in which
+  a figure is undefined left out. Each seed's figures are averaged first, then `±` is over seeds; the bootstrap draws
+  the clips of each category by itself. `vadpipe results --categories` has a row a category.
 - **coverage**: share of test frames with a score; the others leave all metrics.
 - **published**: what others report; their protocol is told under the table and is rarely ours.
 - The pipeline chooses nothing on test labels: no threshold, no checkpoint, no sign, no smoothing.
@@ -72,17 +76,34 @@ def markdown(results: Sequence[Result], problems: Sequence[Problem] = ()) -> str
         ]
         if lines:
             parts.append("\n".join(f"- {line}" for line in lines))
-        parts += filter(None, [map_table(group)])
+        parts += filter(None, [map_table(group), _category_table(group)])
     notes = [_NOTES, MAP_NOTES] if any(result["pixels"] for result in results) else [_NOTES]
     parts.append("## What the columns are\n\n" + "\n".join(notes))
     return "\n\n".join(parts) + "\n"
 
 
-def terminal(results: Sequence[Result], problems: Sequence[Problem] = ()) -> str:
-    """Return the columns that matter most, aligned, what failed or is not here yet, and where the rest lies."""
+def _category_table(group: Sequence[Result]) -> str | None:
+    """Return a row a category and a column a run: what lies behind the means; None without categories."""
+    runs = {result["run"]: by_category(result) for result in group}
+    names = sorted({category for found in runs.values() for category in found})
+    if not names:
+        return None
+    what = "micro AUC, raw" if group[0]["ordered"] else "image AUROC"
+    rows = [
+        (name, *(figure(headline(found[name])) if name in found else "-" for found in runs.values())) for name in names
+    ]
+    return f"### {what}, by category\n\n{table(('category', *runs), rows)}"
+
+
+def terminal(results: Sequence[Result], problems: Sequence[Problem] = (), categories: bool = False) -> str:
+    """Return the columns that matter most, aligned, what failed or is not here yet, and where the rest lies.
+
+    Args:
+        categories: whether the categories of a run have a row each below it.
+    """
     parts = []
     for dataset, (group, failed) in _groups(results, problems).items():
-        rows = _terminal_rows(group) if group else []
+        rows = _terminal_rows(group, categories) if group else []
         without = [problem for problem in failed if not _measured(problem, group)]
         names = [row[0] for row in rows] + [problem.run for problem in without]
         widths = [max(map(len, names)), *(max(map(len, column)) for column in list(zip(*rows, strict=True))[1:])]
@@ -135,7 +156,7 @@ def _failed_row(problem: Problem, header: Sequence[str]) -> tuple[str, ...]:
     return (problem.run, problem.method, "-", "-", "**failed**", *("-" for _ in header[5:]))
 
 
-def _terminal_rows(group: Sequence[Result]) -> list[tuple[str, ...]]:
+def _terminal_rows(group: Sequence[Result], categories: bool) -> list[tuple[str, ...]]:
     """Return the header and a row a run; of loose images, and of runs without maps, only columns that apply."""
     columns = {"raw micro": ("raw", "micro_auc")}
     if group[0]["ordered"]:
@@ -146,14 +167,18 @@ def _terminal_rows(group: Sequence[Result]) -> list[tuple[str, ...]]:
     maps = {"pixel AP": "pixel_ap", "AUPRO": "aupro", "AP@0.3": "box_ap30"}
     if not any(result["pixels"] for result in group):
         maps = {}
+    several = [(result["run"], result) for result in group]
+    if categories:
+        parts = [[row, *((f"  {name}", one) for name, one in by_category(row[1]).items())] for row in several]
+        several = list(chain.from_iterable(parts))
     rows = [
         (
-            result["run"],
+            name,
             *(_number(mean(result, *place)) for place in columns.values()),
             f"{result['coverage']:.1%}",
             *(_number(map_mean(result, metric)) for metric in maps.values()),
         )
-        for result in group
+        for name, result in several
     ]
     return [("run", *columns, "coverage", *maps), *rows]
 
@@ -184,6 +209,8 @@ def _test_set(result: Result) -> str:
     text = f"{result['clips']} test clips, {result['frames']:,} frames"
     if not result["ordered"]:
         text = f"{result['frames']:,} test images"
+    if categories := result.get("categories"):
+        text = f"{len(categories)} categories, a model each; {text} in all"
     if result["abnormal_frames"] is None:
         return text + ", no labels."
     share = result["abnormal_frames"] / result["frames"]

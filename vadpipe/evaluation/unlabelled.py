@@ -31,7 +31,7 @@ def write_unlabelled(
     training: Sequence[LabelClip],
     scores: Path,
 ) -> None:
-    """Write pictures/strips_unlabelled.png: the frames without masks or boxes of their own whose maps are highest.
+    """Write strips_unlabelled.png into a folder: the frames without masks or boxes of their own whose maps are highest.
 
     Nothing is written if the run has no maps, or of every frame it is known what of it is abnormal. Frames are those
     of the first seed, at least a second apart.
@@ -68,7 +68,7 @@ def write_unlabelled(
                 hits=None,
             )
         )
-    (folder / "pictures" / "strips_unlabelled.png").write_bytes(draw_strips(strips, levels[0]))
+    (folder / "strips_unlabelled.png").write_bytes(draw_strips(strips, levels[0]))
 
 
 def _highest(

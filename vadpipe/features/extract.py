@@ -35,9 +35,8 @@ def extract(params: FeatureSet, source: Path, out: Path) -> None:
         with progress.bar(sum(clip.length for clip in clips), "frames", "features") as bar:
             for clip in clips:
                 chunks = progress.advancing(vectors(clip, backbone, params, device), bar)
-                about = {name: clip.info[name] for name in ("dataset", "fps", "ordered")}
                 path = clip_file(folder, clip.split, clip.name)
-                about |= {"grid": params.grid, "computed": computed}
+                about = {**clip.origin, "grid": params.grid, "computed": computed}
                 write_clip(path, backbone.dim, chunks, shares(clip, params.grid), **about)
         write_manifests(folder)
     print(f"{len(clips)} clips, {backbone.dim} features a frame ({backbone.record['weights']}) -> {out}")

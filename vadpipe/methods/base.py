@@ -25,11 +25,13 @@ from vadpipe.store.seal import check_seal
 __all__ = [
     "DeviceParams",
     "Fit",
+    "FitParams",
     "Method",
     "NetworkParams",
     "Preset",
     "Scores",
     "Section",
+    "categories",
     "get",
     "load",
     "names",
@@ -44,7 +46,17 @@ class NoParams(Section):
     """The parameters of a method that has none."""
 
 
-class NetworkParams(Section):
+class FitParams(Section):
+    """The training parameters of every method.
+
+    Attributes:
+        categories: patterns of the categories of the data set that want a model; all if nothing is said.
+    """
+
+    categories: list[str] = Field(default=["*"], min_length=1)
+
+
+class NetworkParams(FitParams):
     """The training parameters of every method that trains a network."""
 
     seeds: Seeds
@@ -116,7 +128,7 @@ class Method(ABC, Generic[ClipT]):
     quick: ClassVar[bool] = True
     prefers: ClassVar[str | None] = None
     presets: ClassVar[Mapping[str, Preset]] = {}
-    Train: ClassVar[type[BaseModel]] = NoParams
+    Train: ClassVar[type[FitParams]] = FitParams
     Score: ClassVar[type[BaseModel]] = NoParams
 
     # Of the network that was trained, an epoch each; a method without one has none.
@@ -197,6 +209,24 @@ def create(run: Run, name: str) -> Method[Any]:
 def seeds(method: Method[Any]) -> list[int]:
     """Return the seeds to fit a method with; [0] where chance plays no part."""
     return list(getattr(method.train, "seeds", [0]))
+
+
+def categories(method: Method[Any], store: Store[Any], run: str) -> list[str | None]:
+    """Return the categories that want a model, sorted; [None] where the data set has none.
+
+    Raises:
+        UserError: a pattern of `train.categories` names none.
+    """
+    there = store.categories()
+    for pattern in method.train.categories:
+        if not any(fnmatchcase(category, pattern) for category in there) and pattern != "*":
+            has = f"it has: {', '.join(there)}" if there else "it has none"
+            raise UserError(
+                f"params.yaml: runs.{run}.train.categories: {store.path} has no category '{pattern}'"
+                f"{did_you_mean(pattern, there)}; {has}"
+            )
+    chosen = [one for one in there if any(fnmatchcase(one, pattern) for pattern in method.train.categories)]
+    return list(chosen) if there else [None]
 
 
 def load(method: Method[Any], model: Path, run: str) -> None:

@@ -24,7 +24,7 @@ from pydantic import Field
 from scipy import ndimage
 
 from vadpipe.errors import UserError
-from vadpipe.methods.base import Fit, Method, Section, training_clips
+from vadpipe.methods.base import Fit, FitParams, Method, training_clips
 from vadpipe.nn.cells import cell_means
 from vadpipe.store import FlowClip, Store
 from vadpipe.store.scores import Scores
@@ -44,7 +44,7 @@ Array = npt.NDArray[np.float32]
 Reals = npt.NDArray[np.float64]
 
 
-class TrainParams(Section):
+class TrainParams(FitParams):
     """Parameters of training."""
 
     cell: int = Field(ge=1)  # side of a cell in pixels of the frame

@@ -65,11 +65,9 @@ def write_flow(params: Flow, source: Path, out: Path) -> None:
                     clip_file(folder, clip.split, clip.name),
                     progress.advancing(map(itemgetter(1), chunks), bar),
                     *_grid(clip, params.scale),
-                    dataset=clip.info["dataset"],
-                    fps=clip.info["fps"],
                     frame_height=clip.info["height"],
                     frame_width=clip.info["width"],
-                    **params.model_dump(),
+                    **(clip.origin | params.model_dump()),
                 )
         write_manifests(folder)
         # Between the frames of a clip of one there is nothing to show.

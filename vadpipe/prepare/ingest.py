@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -53,7 +54,11 @@ def write_clips(name: str, params: Ingest, dataset: RawDataset, clips: Path, lab
         for clip in dataset.clips:
             path, truth = (clip_file(folder, clip.split, clip.name) for folder in (clips, labels))
             frames = counted(clip.frames(sampling(params)), progress)
-            total += write_clip(path, truth, frames, storing, fps=rates[id(clip)], **info)
+            # Only where there are some: a data set without categories says nothing of them.
+            about = info | ({"categories": clip.categories} if clip.categories else {})
+            known = {"abnormal": clip.abnormal} if clip.abnormal else {}
+            brought = replace(storing, size=clip.size)
+            total += write_clip(path, truth, frames, brought, known, fps=rates[id(clip)], **about)
     for folder in (clips, labels):
         write_manifests(folder)
     return total
@@ -119,7 +124,7 @@ def how_to_store(params: Ingest, dataset: RawDataset) -> Storing:
     if any(deep):
         frames = chain.from_iterable(clip.frames(sampling(params)) for clip in training)
         counts = range16(_all_counts(frames))
-    return Storing(params.quality, params.side, counts)
+    return Storing(params.quality, params.side, counts=counts)
 
 
 def _all_counts(frames: Iterator[Frame]) -> Iterator[Counts]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vadpipe.datasets.base import RawClip, RawDataset
 from vadpipe.errors import UserError
@@ -64,12 +64,14 @@ def inspect(params: Ingest, dataset: RawDataset, where: str) -> Report:
     rates = [frame_rate(params, dataset, clip, where) for clip in dataset.clips]
     storing = how_to_store(params, dataset)
     oddities: list[str] = []
+    categories: dict[str, None] = {}
     splits = {"train": Found(), "test": Found()}
     with bar(expected(params, dataset.clips), "frames", "check") as progress:
         for clip, rate in zip(dataset.clips, rates, strict=True):
-            frames = checked(counted(clip.frames(sampling(params)), progress), storing)
+            frames = checked(counted(clip.frames(sampling(params)), progress), replace(storing, size=clip.size))
             found = splits[clip.split]
             oddities += _inspect_clip(clip, frames, rate, found)
+            categories |= dict.fromkeys(clip.categories)
             if rate is not None:
                 source = params.fps or clip.fps or rate
                 found.rates[f"{rate:.5g}" + ("" if math.isclose(rate, source) else f" of {source:.5g}")] += 1
@@ -77,8 +79,12 @@ def inspect(params: Ingest, dataset: RawDataset, where: str) -> Report:
     if storing.counts is not None:
         low, high = storing.counts
         lines.append(f"16 bit: training frames have {low} to {high} counts, which become 64 to 191 of 255")
+    if categories:
+        lines.append(f"categories, a model each: {len(categories)} ({', '.join(categories)})")
     test = splits["test"]
-    if test.unlabelled == test.frames:
+    if any(clip.abnormal for clip in dataset.clips):
+        lines.append("labels: of each category in turn its own test images are normal, all others abnormal")
+    elif test.unlabelled == test.frames:
         lines.append("labels: none")
     else:
         labelled = test.frames - test.unlabelled
@@ -131,7 +137,7 @@ def _inspect_clip(clip: RawClip, frames: Iterator[Checked], rate: float | None, 
         found.seconds += length / rate
     oddities = [f"{clip.name}: {note}" for note in notes_of(clip)]
     oddities += [f"{clip.name}: {note} ({count} of {length} frames)" for note, count in notes.items()]
-    if clip.split == "test" and len(labels) == 1 and labels != {None}:
+    if clip.split == "test" and rate is not None and len(labels) == 1 and labels != {None}:
         kind = "abnormal" if labels == {1} else "normal"
         oddities.append(f"{clip.name} is {kind} in every frame, so it has no AUC of its own")
     if empty:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -55,11 +55,13 @@ class Store(Generic[ClipT]):
     Attributes:
         kind: `clips`, `labels`, `inpainted`, `pools`, `composites`, `flow` or `features`.
         info: the metadata of its first clip.
+        category: whose clips it gives; None = all.
     """
 
     path: Path
     kind: str
     info: dict[str, Any]
+    category: str | None = None
 
     def clips(self, split: str) -> list[ClipT]:
         """Return the clips of `train` or `test`, sorted by name.
@@ -71,8 +73,20 @@ class Store(Generic[ClipT]):
         for name, listed in sorted(listed_clips(self.path, split).items()):
             path = self.path / split / f"{name}.parquet"
             check_listed(path, listed)
-            found.append(_CLIP_CLASSES[self.kind](path))
+            clip = _CLIP_CLASSES[self.kind](path)
+            if self.category is None or self.category in clip.info["categories"]:
+                found.append(clip)
+                if isinstance(clip, LabelClip):
+                    clip.category = self.category
         return found
+
+    def categories(self) -> list[str]:
+        """Return the categories of the training clips, sorted; none where the data set has no categories."""
+        return sorted({category for clip in self.clips("train") for category in clip.info.get("categories", [])})
+
+    def of(self, category: str | None) -> Store[ClipT]:
+        """Return the store with the clips of a category alone; None = all clips."""
+        return replace(self, category=category)
 
     def all_clips(self) -> list[ClipT]:
         """Return the clips of both splits, those for training first."""

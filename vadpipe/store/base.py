@@ -166,6 +166,11 @@ class ClipFile:
         self.length: int = file.metadata.num_rows
         self.info = _decode(file.schema_arrow.metadata)
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Return of the metadata what stores that are made of this one say too."""
+        return {name: self.info[name] for name in ("dataset", "fps", "ordered", "categories") if name in self.info}
+
     def rows(self, columns: list[str]) -> Iterator[pa.Table]:
         """Yield the columns, a row group at a time."""
         file = open_parquet(self.path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -29,8 +29,18 @@ SCHEMA = pa.schema(
 )
 
 
-def write_clip(path: Path, truth: Path, frames: Iterable[Frame], storing: Storing, **info: object) -> int:
+def write_clip(
+    path: Path,
+    truth: Path,
+    frames: Iterable[Frame],
+    storing: Storing,
+    known: Mapping[str, object] | None = None,
+    **info: object,
+) -> int:
     """Write the frames of a clip to `path`, what is known of them to `truth`, and return their number.
+
+    Args:
+        known: metadata of `truth` alone; `info` goes to both.
 
     Raises:
         UserError: as `frames.checked`, or the clip is empty.
@@ -41,7 +51,7 @@ def write_clip(path: Path, truth: Path, frames: Iterable[Frame], storing: Storin
             if count == 0:
                 about = {"kind": KIND, "version": VERSION, **group[0].size._asdict(), **info}
                 writer = files.enter_context(open_writer(path, with_metadata(SCHEMA, **about)))
-                labels = files.enter_context(closing(LabelWriter(truth, **about)))
+                labels = files.enter_context(closing(LabelWriter(truth, **about, **(known or {}))))
             columns = {
                 "frame": list(range(count, count + len(group))),
                 "image": [frame.row["image"] for frame in group],

@@ -56,11 +56,13 @@ class Storing:
     Attributes:
         quality: of JPEG, for what has to be encoded; None = PNG. Whole JPEG and PNG files are taken over.
         side: longest side, pixels; larger frames are made smaller, with their masks and boxes. None = as they are.
+        size: height and width, pixels, that frames of several sizes are brought to before.
         counts: lowest and highest count of the training frames, where frames have 16 bit.
     """
 
     quality: int | None
     side: int | None = None
+    size: tuple[int, int] | None = None
     counts: tuple[int, int] | None = None
 
 
@@ -156,19 +158,31 @@ def check(frame: Frame, storing: Storing) -> Checked:
             f"{frame.name} has a box around something abnormal but the labels call it normal; "
             "extend the interval or remove the box"
         )
-    if storing.side is not None and max(image.shape[:2]) > storing.side:
-        height, width = image.shape[:2]
-        scale = storing.side / max(height, width)
-        small = max(1, round(width * scale)), max(1, round(height * scale))
-        kept, image = None, cv2.resize(image, small, interpolation=cv2.INTER_AREA).astype(np.uint8)
-        mask = None if mask is None else _shrunk(mask, small)
-        boxes = None if boxes is None else [_scaled(box, small[0] / width, small[1] / height) for box in boxes]
+    height, width = image.shape[:2]
+    wanted = _size(height, width, storing)
+    if wanted != (width, height):
+        # What is larger in one direction and smaller in the other shrinks by its area all the same.
+        shrinks = wanted[0] * wanted[1] < width * height
+        way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        kept, image = None, cv2.resize(image, wanted, interpolation=way).astype(np.uint8)
+        mask = None if mask is None else _resized(mask, wanted)
+        boxes = None if boxes is None else [_scaled(box, wanted[0] / width, wanted[1] / height) for box in boxes]
     return Checked(frame.name, image, kept, mask, frame.label, boxes, frame.time, notes)
 
 
-def _shrunk(mask: Bools, size: tuple[int, int]) -> Bools:
-    """Return a smaller mask; a pixel is abnormal if half of it is, so that areas keep their share."""
-    share = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+def _size(height: int, width: int, storing: Storing) -> tuple[int, int]:
+    """Return width and height that a frame is stored with."""
+    height, width = storing.size or (height, width)
+    if storing.side is None or max(height, width) <= storing.side:
+        return width, height
+    scale = storing.side / max(height, width)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _resized(mask: Bools, size: tuple[int, int]) -> Bools:
+    """Return a mask of another size; a pixel is abnormal if half of it is, so that areas keep their share."""
+    shrinks = size[0] * size[1] < mask.size
+    share = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return np.asarray(share >= 0.5)
 
 

@@ -50,7 +50,19 @@ class LabelWriter:
 
 
 class LabelClip(ClipFile):
-    """What is known of the frames of a clip; its metadata are those of the clip."""
+    """What is known of the frames of a clip; its metadata are those of the clip.
+
+    Attributes:
+        category: for which it is asked; None = for no certain one.
+    """
+
+    category: str | None = None
+
+    def column(self, name: str) -> list[Any]:
+        """Return a column whole; of a clip that is abnormal for the category as such, all labels are 1."""
+        if name == "label" and self.category in self.info.get("abnormal", []):
+            return [1] * self.length
+        return super().column(name)
 
     def labels(self) -> npt.NDArray[np.int8] | None:
         """Return int8 (T,), 1 = abnormal, or None where the clip has no labels."""

@@ -1,4 +1,4 @@
-"""The score store, `data/scores/RUN`.
+"""The score store, `data/scores/RUN`; of a data set with categories one a category, `data/scores/RUN/CATEGORY`.
 
 `scores.parquet`                        clip, frame, seed, covered and a column a component, of the test clips
 `training.parquet`                      the same of the training clips: what components are divided by
@@ -48,6 +48,7 @@ class ScoreWriter:
     """Writes the scores of clips, seed after seed, chunk by chunk."""
 
     def __init__(self, folder: Path, **info: object) -> None:
+        folder.mkdir(exist_ok=True)
         self.folder = folder
         self.info = info
         self.writers: dict[str, pq.ParquetWriter] = {}
@@ -158,6 +159,13 @@ class ScoreTable:
     frames: pd.DataFrame
     components: list[str]
     info: dict[str, Any]
+
+
+def categories(folder: Path) -> list[str | None]:
+    """Return the categories that there are scores of, sorted; [None] where they are of none."""
+    if (folder / _TEST).exists():
+        return [None]
+    return [one.name for one in sorted(folder.iterdir()) if (one / _TEST).exists()] or [None]
 
 
 def read_scores(folder: Path) -> ScoreTable:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from vadpipe.paths import of_category
 from vadpipe.store.atomic import replacing
 
 
@@ -37,13 +38,13 @@ class Checkpoints:
                 if other != self.folder:
                     shutil.rmtree(other)
 
-    def model(self, seed: int) -> Path:
-        """Return the folder of a seed's finished model; it is there only when whole."""
-        return self.folder / "models" / str(seed)
+    def model(self, category: str | None, seed: int) -> Path:
+        """Return the folder of the finished model of a category and seed; it is there only when whole."""
+        return of_category(self.folder / "models", category) / str(seed)
 
-    def state(self, seed: int) -> Path:
-        """Return the folder for the state of a seed's unfinished training."""
-        return self.folder / "states" / str(seed)
+    def state(self, category: str | None, seed: int) -> Path:
+        """Return the folder for the state of the unfinished training of a category and seed."""
+        return of_category(self.folder / "states", category) / str(seed)
 
     def publish(self, out: Path) -> None:
         """Copy the finished models to `out` and forget everything."""

@@ -12,12 +12,12 @@ from vadpipe.store.atomic import replacing
 
 
 def write_curve(path: Path, losses: Sequence[Sequence[dict[str, float]]]) -> None:
-    """Write a row an epoch: epoch, from 1, `loss` and each of its parts, means over seeds; empty where it has none.
+    """Write a row an epoch: epoch, from 1, `loss` and each of its parts, means over models; empty where it has none.
 
     Args:
-        losses: of each seed, of each epoch; a method without a network has none, and its table has no rows.
+        losses: of each model, of each epoch; a method without a network has none, and its table has no rows.
     """
-    parts = list(dict.fromkeys(part for seed in losses for epoch in seed for part in epoch)) or ["loss"]
+    parts = list(dict.fromkeys(part for model in losses for epoch in model for part in epoch)) or ["loss"]
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as beside, beside.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
