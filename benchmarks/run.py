@@ -100,10 +100,10 @@ def bench_features() -> str:
     import torch
 
     from vadpipe import params
-    from vadpipe.features.backbones import Backbone
     from vadpipe.features.extract import vectors
+    from vadpipe.nn.backbones import Backbone
+    from vadpipe.nn.device import choose_device
     from vadpipe.store import open_clips
-    from vadpipe.training.device import choose_device
 
     workspace(Path(), {"train/a": 32, "test/b": 256})
     stage("ingest", "bench")
@@ -126,7 +126,7 @@ def bench_features() -> str:
 def bench_kept() -> str:
     """A network whose process keeps the memory that its layers free, against one that hands it back to the system."""
     code = (
-        "import sys, time, torch; from vadpipe import params; from vadpipe.features.backbones import Backbone\n"
+        "import sys, time, torch; from vadpipe import params; from vadpipe.nn.backbones import Backbone\n"
         "from vadpipe.machine import keep_freed_memory\n"
         "if sys.argv[1] == 'kept': keep_freed_memory()\n"
         "backbone = Backbone(params.load().features['campus_lite0']).to(memory_format=torch.channels_last)\n"

@@ -20,7 +20,7 @@ WORK = f"""
 import time
 import vadpipe
 import torch, timm
-from vadpipe.training.device import choose_device
+from vadpipe.nn.device import choose_device
 choose_device("cpu")
 network = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval().to(memory_format=torch.channels_last)
 images = torch.randn(8, 3, 224, 224).contiguous(memory_format=torch.channels_last)

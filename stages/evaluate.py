@@ -24,15 +24,18 @@ def main(name: str) -> None:
     clips = open_store(paths.clips(run.dataset), "clips").clips("test")
     known, scores = open_store(paths.labels(run.dataset), "labels"), paths.scores(name)
     check_seal(scores, f"run `dvc checkout {scores}` or `dvc repro -f score@{name}`")
+    aligned = []
+    for category in categories(scores):
+        table = read_scores(paths.of_category(scores, category))
+        aligned.append(align(name, table, known.of(category).clips("test"), category))
     parts = []
     with replacing(paths.plots(name), folder=True) as folder:
-        for category in categories(scores):
-            where = paths.of_category(scores, category)
+        for raw in aligned:
+            category, where = raw.category, paths.of_category(scores, raw.category)
             labels, training = (known.of(category).clips(split) for split in ("test", "train"))
-            scored = align(name, read_scores(where), labels, category)
             truths = clip_truths(labels, clips)
             pictures = paths.of_category(folder / "pictures", category)
-            with fused(name, settings, scored, where) as (scored, maps):
+            with fused(name, settings, raw, where) as (scored, maps):
                 located = locate(name, settings, scored, truths, training, maps)
                 parts.append(Part(scored, located, measure(name, run, settings, scored, located)))
                 write_pictures(pictures, settings, parts[-1], clips, maps)

@@ -186,6 +186,7 @@ def tiny_params() -> dict[str, Any]:
     params["features"] = {
         "tiny_net": {**features, **small, "uses": "data/clips/tiny"},
         "tinypool_cells": {**features, **small, **cells},
+        "tiny_maps": {**features, **small, "uses": "data/clips/tiny", "layers": [1, 2, 3, 4], "grid": None},
     }
     params["evaluate"]["bootstrap"] = 50
     params["methods"]["feature_lstm"]["train"] |= {"seeds": [0, 1], "hidden": 8, "epochs": 2}
@@ -198,8 +199,9 @@ def tiny_params() -> dict[str, Any]:
     params["runs"] = {}
     for method in params["methods"]:
         cls = base.get(method)
-        dataset = "tinypool" if cls.needs == "pools" or cls.cells else "tiny"
-        store = starter.uses(cls.needs, dataset, "tinypool_cells" if cls.cells else "tiny_net")
+        dataset = "tinypool" if cls.needs == "pools" or cls.features == "cells" else "tiny"
+        features = {"vectors": "tiny_net", "cells": "tinypool_cells", "maps": "tiny_maps"}[cls.features]
+        store = starter.uses(cls.needs, dataset, features)
         params["runs"][f"tiny_{method}"] = starter.run(dataset, method, store)
     return params
 

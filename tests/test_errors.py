@@ -172,7 +172,7 @@ def test_a_file_is_not_blamed_for_want_of_memory(tmp_path: Path, monkeypatch: py
     import PIL.Image
     from safetensors.torch import save_file
 
-    from vadpipe.features import backbones
+    from vadpipe.nn import backbones
     from vadpipe.store.image_files import read_image
 
     def no_memory(*_: object) -> None:

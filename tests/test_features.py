@@ -17,7 +17,7 @@ from stages import features, ingest
 from tests.conftest import REPO, tiny_params, write_features, write_params
 from vadpipe import params, store
 from vadpipe.errors import UserError
-from vadpipe.features.backbones import Backbone
+from vadpipe.nn.backbones import Backbone
 from vadpipe.store.base import write_manifests
 
 OUT = Path("data/features/tiny_net")

@@ -137,7 +137,7 @@ class Composite(Section):
 
 
 class FeatureSet(Section):
-    """One vector a frame, or one a cell of a grid, from a timm backbone."""
+    """One vector a frame, one a cell of a grid, or, without a grid, the maps of layers, from a timm backbone."""
 
     uses: str
     backbone: str
@@ -146,7 +146,7 @@ class FeatureSet(Section):
     width: int = Field(ge=16, le=8192)
     layers: list[Annotated[int, Field(ge=0, le=1000)]]
     pool: Literal["avg", "max"]
-    grid: list[Annotated[int, Field(ge=1, le=1024)]] = Field(min_length=2, max_length=2)
+    grid: Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=2, max_length=2)] | None
     batch: int = Field(ge=1)
     precision: Precision
     device: Device

@@ -26,7 +26,9 @@ _BACKBONE: dict[str, Any] = {
     "device": "auto",
 }
 # Stages of stride 16 and 32, whose cells see as much as an object is large; chosen in docs/results.md.
-_MAP = {"height": 480, "width": 640, "layers": [3, 4], "grid": [30, 40], "batch": 4}
+_CELLS = {"height": 480, "width": 640, "layers": [3, 4], "grid": [30, 40], "batch": 4}
+# Strides 4 to 32: what the methods on feature maps were published with.
+_MAPS = {"layers": [1, 2, 3, 4], "grid": None}
 # Longest side of flow, grid points: that of UCSD Ped2, where half of it costs coherent_motion much (docs/results.md).
 _FLOW_SIDE = 360
 # Seeds of a start that is to be quick; more are worth it once a method is chosen.
@@ -47,7 +49,9 @@ def _video(name: str, ingest: dict[str, Any], found: Report, methods: Mapping[st
     runs: Items = {}
     for method, defaults in methods.items():
         cls = base.get(method)
-        if cls.needs == "pools" or cls.cells or not cls.quick or (not moves and (cls.temporal or cls.needs == "flow")):
+        if cls.needs == "pools" or cls.features != "vectors" or not cls.quick:
+            continue
+        if not moves and (cls.temporal or cls.needs == "flow"):
             continue
         seeds = defaults.train.get("seeds", [])[:_SEEDS]
         runs[f"{name}_{method}"] = run(name, method, uses(cls.needs, name, features), _few(seeds))
@@ -81,15 +85,19 @@ def _pools(name: str, ingest: dict[str, Any], methods: Mapping[str, MethodDefaul
 
 def _of_images(name: str, store: str, needs: set[str], methods: Mapping[str, MethodDefaults]) -> dict[str, Items]:
     """Return the features of a store of loose images, and a run of each method that needs no more than `needs`."""
-    features, cells = f"{name}_lite0", f"{name}_lite0_cells"
+    sets = {"vectors": _BACKBONE, "cells": {**_BACKBONE, **_CELLS}, "maps": {**_BACKBONE, **_MAPS}}
+    names = {kind: f"{name}_lite0" + ("" if kind == "vectors" else f"_{kind}") for kind in sets}
+    features: Items = {}
     runs: Items = {}
     for method in methods:
         cls = base.get(method)
-        if cls.quick and not cls.temporal and cls.needs in needs:
-            table = paths.features(cells if cls.cells else features).as_posix()
-            runs[f"{name}_{method}"] = run(name, method, table if cls.needs == "features" else store)
-    sets = {features: {"uses": store, **_BACKBONE}, cells: {"uses": store, **_BACKBONE, **_MAP}}
-    return {"features": sets, "runs": runs}
+        if not cls.quick or cls.temporal or cls.needs not in needs:
+            continue
+        if cls.needs == "features":
+            features[names[cls.features]] = {"uses": store, **sets[cls.features]}
+        table = paths.features(names[cls.features]).as_posix()
+        runs[f"{name}_{method}"] = run(name, method, table if cls.needs == "features" else store)
+    return {"features": features, "runs": runs}
 
 
 def run(dataset: str, method: str, store: str, preset: base.Preset | None = None) -> dict[str, Any]:

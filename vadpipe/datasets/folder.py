@@ -25,6 +25,7 @@ import filecmp
 import unicodedata
 from collections import defaultdict
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 from vadpipe.datasets import tables
@@ -53,11 +54,11 @@ def scan(root: Path) -> RawDataset:
     """
     found = layout(root, "`folder`", _FOLDERS, _FILES)
     train, test = _clips(root / "train"), _clips(root / "test")
-    for one in (*train, *test):
-        if (one.camera is None) != (train[0].camera is None):
+    for one, other in product(train[:1], test[:1]):
+        if (one.camera is None) != (other.camera is None):
             raise UserError(
-                f"{one.path} and {train[0].path}: one lies in the folder of a camera, the other does not; "
-                "put both splits, and all of their clips, into folders of cameras, or none"
+                f"{one.path} and {other.path}: one lies in the folder of a camera, the other does not; "
+                "put the clips of both splits into folders of cameras, or none"
             )
     aliases = _aliases(test)
     spans = _spans(found["labels.csv"], aliases) if "labels.csv" in found else None

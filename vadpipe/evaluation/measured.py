@@ -73,7 +73,7 @@ class _Category(BaseModel):
     boxes: _Boxes | None
 
 
-class _Measured(_Category):
+class _Run(BaseModel):
     run: str
     dataset: str
     method: str
@@ -81,6 +81,10 @@ class _Measured(_Category):
     ordered: bool
     component: str
     categories: dict[str, _Category] = {}
+
+
+class _Measured(_Category, _Run):
+    pass
 
 
 def damage(run: str, result: object) -> str | None:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from vadpipe import progress
-from vadpipe.features.backbones import Backbone
+from vadpipe.nn.backbones import Backbone
+from vadpipe.nn.device import autocast, choose_device
 from vadpipe.parallel import ordered_map
 from vadpipe.params import FeatureSet
 from vadpipe.store import PreparedClip, images, open_clips
@@ -18,7 +19,6 @@ from vadpipe.store.atomic import replacing
 from vadpipe.store.base import clip_file, regroup, write_manifests
 from vadpipe.store.clips import Clip
 from vadpipe.store.features import Vectors, write_clip
-from vadpipe.training.device import autocast, choose_device
 
 
 def extract(params: FeatureSet, source: Path, out: Path) -> None:
@@ -36,7 +36,7 @@ def extract(params: FeatureSet, source: Path, out: Path) -> None:
             for clip in clips:
                 chunks = progress.advancing(vectors(clip, backbone, params, device), bar)
                 path = clip_file(folder, clip.split, clip.name)
-                about = {**clip.origin, "grid": params.grid, "computed": computed}
+                about = {**clip.origin, "grid": params.grid, "maps": backbone.maps, "computed": computed}
                 write_clip(path, backbone.dim, chunks, shares(clip, params.grid), **about)
         write_manifests(folder)
     print(f"{len(clips)} clips, {backbone.dim} features a frame ({backbone.record['weights']}) -> {out}")
@@ -54,12 +54,12 @@ def vectors(clip: Clip, backbone: Backbone, params: FeatureSet, device: torch.de
             yield result.float().cpu().numpy()
 
 
-def shares(clip: Clip, grid: list[int]) -> Iterator[Vectors] | None:
+def shares(clip: Clip, grid: list[int] | None) -> Iterator[Vectors] | None:
     """Yield what share of each cell matters, float32 (n, rows x columns), where the clip has a region.
 
     What is inside the region and was not made up by inpainting matters.
     """
-    if not isinstance(clip, PreparedClip):
+    if grid is None or not isinstance(clip, PreparedClip):
         return None
     return (
         np.stack([cv2.resize(one, grid[::-1], interpolation=cv2.INTER_AREA).ravel() for one in matters])

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -119,12 +119,12 @@ class Method(ABC, Generic[ClipT]):
         presets: by name, the runs that others describe.
         quick: whether it is trained within minutes on two cores; if not, a new data set does not start with it.
         temporal: whether the order of frames matters to it; then it refuses unordered images.
-        cells: whether it wants features of cells, not of whole frames.
+        features: of a feature store it wants one vector a frame, one a cell of it, or the maps of layers.
     """
 
     needs: ClassVar[str]
     temporal: ClassVar[bool]
-    cells: ClassVar[bool] = False
+    features: ClassVar[Literal["vectors", "cells", "maps"]] = "vectors"
     quick: ClassVar[bool] = True
     prefers: ClassVar[str | None] = None
     presets: ClassVar[Mapping[str, Preset]] = {}

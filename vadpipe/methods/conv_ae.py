@@ -26,12 +26,12 @@ from torch.nn import functional
 from vadpipe.errors import UserError
 from vadpipe.methods.base import DeviceParams, Fit, Method, NetworkParams, training_clips
 from vadpipe.nn.cells import hottest
+from vadpipe.nn.device import choose_device
 from vadpipe.nn.saved import known_of, load_weights, parameters, save_network
 from vadpipe.store import PreparedClip, Store
 from vadpipe.store.base import parts
 from vadpipe.store.scores import Scores
 from vadpipe.training.augment import Sample, augmented
-from vadpipe.training.device import choose_device
 from vadpipe.training.loop import Curve, Plan, seeded, train
 from vadpipe.training.samples import planes, resized, samples, training_samples
 from vadpipe.training.targets import Target, modified

@@ -26,10 +26,10 @@ from torch import nn
 from vadpipe.errors import UserError
 from vadpipe.methods.base import DeviceParams, Fit, Method, NetworkParams, training_clips
 from vadpipe.nn.cells import hottest
+from vadpipe.nn.device import choose_device
 from vadpipe.nn.saved import known_of, load_weights, parameters, save_network
 from vadpipe.store import FeatureClip, Store
 from vadpipe.store.scores import Scores
-from vadpipe.training.device import choose_device
 from vadpipe.training.loop import Plan, seeded, train
 
 # A cell counts where more than this share of it lies inside the region.
@@ -85,7 +85,7 @@ class Dfr(Method[FeatureClip]):
 
     needs = "features"
     temporal = False
-    cells = True
+    features = "cells"
     Train = TrainParams
     Score = DeviceParams
     train: TrainParams

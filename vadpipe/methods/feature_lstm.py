@@ -22,10 +22,10 @@ from torch import nn
 
 from vadpipe.errors import UserError
 from vadpipe.methods.base import DeviceParams, Fit, Method, NetworkParams, training_clips
+from vadpipe.nn.device import choose_device
 from vadpipe.nn.saved import known_of, load_weights, save_network
 from vadpipe.store import FeatureClip, Store
 from vadpipe.store.scores import Scores
-from vadpipe.training.device import choose_device
 from vadpipe.training.loop import Plan, seeded, train
 
 Distance = Literal["l2", "cosine"]

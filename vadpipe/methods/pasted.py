@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from vadpipe.methods.base import DeviceParams, Fit, Method, NetworkParams, training_clips
 from vadpipe.nn.cells import hottest
+from vadpipe.nn.device import choose_device
 from vadpipe.nn.saved import known_of, load_weights, parameters, save_network
 from vadpipe.parallel import ordered_map
 from vadpipe.params import Shares
@@ -28,7 +29,6 @@ from vadpipe.store import PreparedClip, Store
 from vadpipe.store.base import parts
 from vadpipe.store.scores import Scores
 from vadpipe.training.augment import Sample, varied, window
-from vadpipe.training.device import choose_device
 from vadpipe.training.loop import Plan, seeded, train
 from vadpipe.training.pasting import pasted
 from vadpipe.training.samples import planes, samples, training_samples

@@ -25,6 +25,7 @@ from torch.nn import functional
 from vadpipe.errors import UserError
 from vadpipe.methods.base import DeviceParams, Fit, Method, NetworkParams, Preset, training_clips
 from vadpipe.nn.cvt import Mlp, fold_norms
+from vadpipe.nn.device import choose_device
 from vadpipe.nn.masked_autoencoder import Layout, Masks, Order, Student, Teacher, draw_masks, to_patches
 from vadpipe.nn.saved import known_of, load_weights, parameters, save_network
 from vadpipe.store import Clip, CompositeClip, Store
@@ -32,7 +33,6 @@ from vadpipe.store.atomic import replacing
 from vadpipe.store.base import regroup
 from vadpipe.store.scores import Scores
 from vadpipe.training.composited import Batch, Frames, cached_frames, scaled
-from vadpipe.training.device import choose_device
 from vadpipe.training.group import leads
 from vadpipe.training.loop import Curve, Plan, seeded, train
 from vadpipe.training.motion import Motion

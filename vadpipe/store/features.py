@@ -1,8 +1,8 @@
-"""The feature store, `data/features/NAME`: a vector a frame."""
+"""The feature store, `data/features/NAME`: a vector a frame; maps of layers, one behind the other, have 16 bits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
 
@@ -33,15 +33,18 @@ def write_clip(
     """
     fields = [
         pa.field("frame", pa.int32(), nullable=False),
-        pa.field("vector", pa.list_(pa.float32(), dim), nullable=False),
+        pa.field("vector", pa.list_(pa.float16() if info.get("maps") else pa.float32(), dim), nullable=False),
         pa.field("region", pa.list_(pa.float32())),
     ]
     schema = with_metadata(pa.schema(fields), **info, kind=KIND, dim=dim)
     start = 0
     size = max(1, min(ROWS, FLOATS // dim))
     shares = repeat(None) if regions is None else regroup(regions, size)
+    kept = np.float16 if info.get("maps") else np.float32
     with open_writer(path, schema) as writer:
-        for vectors, region in zip(regroup(chunks, size), shares, strict=False):
+        for computed, region in zip(regroup(chunks, size), shares, strict=False):
+            with np.errstate(over="ignore"):  # what becomes infinite is refused
+                vectors = computed.astype(kept, copy=False)
             bad = ~np.isfinite(vectors).all(1)
             if bad.any():
                 raise UserError(
@@ -70,7 +73,7 @@ class FeatureClip(ClipFile):
         start = 0
         for rows in self.rows(["vector"]):
             column = rows["vector"].combine_chunks()
-            vectors = column.flatten().to_numpy().reshape(len(column), -1)
+            vectors = column.flatten().to_numpy().reshape(len(column), -1).astype(np.float32, copy=False)
             if not np.isfinite(vectors).all():
                 frame = start + int((~np.isfinite(vectors).all(1)).argmax())
                 raise UserError(
@@ -93,9 +96,44 @@ class FeatureClip(ClipFile):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Return rows and columns of the cells whose vectors stand one behind the other in a frame's vector."""
-        rows, columns = self.info.get("grid", (1, 1))
+        """Return rows and columns of the cells whose vectors stand one behind the other in a frame's vector.
+
+        Raises:
+            UserError: it holds maps.
+        """
+        grid = self.info.get("grid", (1, 1))
+        if grid is None:
+            raise UserError(
+                f"{self.path.parent.parent} holds maps of layers, but vectors are wanted; give features with a grid"
+            )
+        rows, columns = grid
         return rows, columns
+
+    def layers(self, wanted: Sequence[int]) -> list[int]:
+        """Return where the maps of layers of the backbone stand among those that are stored.
+
+        Raises:
+            UserError: it holds no maps, or not of one of these layers.
+        """
+        there = self.info["computed"]["layers"] if self.info.get("maps") else []
+        for layer in wanted:
+            if layer not in there:
+                has = f"those of layers {', '.join(map(str, there))}" if there else "vectors"
+                raise UserError(
+                    f"{self.path.parent.parent} holds {has}, but the map of layer {layer} is wanted; give features "
+                    "of that layer, with `grid:` null"
+                )
+        return [there.index(layer) for layer in wanted]
+
+    def maps(self, vectors: Vectors, layers: Sequence[int]) -> list[Vectors]:
+        """Return the maps of layers, (n, h, w, channels) each, in vectors (n, D).
+
+        Raises:
+            UserError: as `layers`.
+        """
+        ends = np.cumsum([height * width * channels for height, width, channels in self.info["maps"] or [(0, 0, 0)]])
+        parts = np.split(vectors, ends[:-1], axis=1)
+        return [parts[place].reshape(-1, *self.info["maps"][place]) for place in self.layers(layers)]
 
     def cells(self, vectors: Vectors) -> Vectors:
         """Return frame vectors (n, rows x columns x D) as vectors of cells, (n, rows x columns, D)."""

@@ -111,7 +111,7 @@ def _cards(device: str, count: int) -> list[str]:
     """Return which GPU each process is to see."""
     import torch
 
-    from vadpipe.training.device import choose_device
+    from vadpipe.nn.device import choose_device
 
     if choose_device(device).type == "cpu":
         return [""] * count

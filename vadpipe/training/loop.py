@@ -23,8 +23,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from vadpipe import progress
 from vadpipe.errors import UserError
+from vadpipe.nn.device import choose_device
 from vadpipe.store.atomic import replacing
-from vadpipe.training.device import choose_device
 from vadpipe.training.group import leads
 
 # A step may take milliseconds and a state gigabytes: the state is written at most this often, and takes little time.

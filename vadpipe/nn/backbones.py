@@ -32,6 +32,7 @@ class Backbone(nn.Module):
     Attributes:
         record: backbone, weights source, sha256 and timm version, for the feature table and the metrics.
         dim: length of a vector.
+        maps: height, width and channels of each layer's map, where there is no grid that they are pooled to.
     """
 
     mean: torch.Tensor
@@ -45,7 +46,8 @@ class Backbone(nn.Module):
         """
         super().__init__()
         self.pool = functional.adaptive_max_pool2d if params.pool == "max" else functional.adaptive_avg_pool2d
-        self.grid = (params.grid[0], params.grid[1])
+        self.grid = None if params.grid is None else (params.grid[0], params.grid[1])
+        self.maps: list[tuple[int, int, int]] = []
         self.layers = params.layers
         # `weights: random` are the same ones each time, so that equal inputs give equal vectors.
         with torch.random.fork_rng(range(torch.cuda.device_count())):
@@ -57,16 +59,28 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1) * 255)
         self.eval().requires_grad_(False)
         with torch.inference_mode():
-            self.dim = self(torch.zeros(1, 3, params.height, params.width, dtype=torch.uint8)).shape[1]
+            nothing = torch.zeros(1, 3, params.height, params.width, dtype=torch.uint8)
+            if self.grid is None:
+                self.maps = [tuple(one.shape[1:]) for one in self.pyramid(nothing)]  # type: ignore[misc]
+            self.dim = self(nothing).shape[1]
+
+    def pyramid(self, frames: torch.Tensor) -> list[torch.Tensor]:
+        """Return the maps of the layers, (n, h, w, channels) each, of frames uint8 (n, 3, H, W), RGB."""
+        result = self.net((frames - self.mean) / self.std)
+        return [result[layer].permute(0, 2, 3, 1) for layer in self.layers]
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        """Return the vectors (n, dim) of frames uint8 (n, 3, H, W), RGB; dim = rows x columns x D with a grid."""
-        result = self.net((frames - self.mean) / self.std)
-        if isinstance(result, list):
-            maps = torch.cat([self.pool(result[layer], self.grid) for layer in self.layers], 1)
-            # (n, D, rows, columns) to one cell behind the other, row by row.
-            result = maps.permute(0, 2, 3, 1).flatten(1)
-        vectors: torch.Tensor = result
+        """Return the vectors (n, dim) of frames uint8 (n, 3, H, W), RGB.
+
+        With a grid dim = rows x columns x D, one cell behind the other, row by row; with maps the sum of their sizes,
+        one map behind the other, each place by place.
+        """
+        if self.grid is None:
+            return torch.cat([one.flatten(1) for one in self.pyramid(frames)], 1)
+        if self.layers:
+            maps = [self.pool(one.permute(0, 3, 1, 2), self.grid) for one in self.pyramid(frames)]
+            return torch.cat(maps, 1).permute(0, 2, 3, 1).flatten(1)
+        vectors: torch.Tensor = self.net((frames - self.mean) / self.std)
         return vectors
 
 

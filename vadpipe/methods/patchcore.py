@@ -1,0 +1,130 @@
+"""`patchcore`: how far a place is from the nearest of all normal places, wherever that lay.
+
+Roth, Pemula, Zepeda, Schölkopf, Brox, Gehler, "Towards total recall in industrial anomaly detection", CVPR 2022.
+Maps of the middle layers, averaged over 3x3 cells and joined at the size of the first, give a vector a place; a coreset
+of those of the training images is the memory. The map is the distance to the nearest vector of the memory, blurred; the
+image scores its largest distance, weighted by how lonely that nearest vector is (Eq. 7). The authors' code also brings
+the channels of both layers to 1,024 by mixing neighbours, and does not weight; here all channels are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+from safetensors.numpy import load_file, save_file
+
+from vadpipe.errors import UserError
+from vadpipe.methods.base import Fit, FitParams, Method, Section, training_clips
+from vadpipe.nn.coreset import k_centre
+from vadpipe.nn.maps import Maps, blurred, joined, neighbourhood_means
+from vadpipe.nn.neighbours import Gallery
+from vadpipe.params import Device, Seeds
+from vadpipe.store import FeatureClip, Store
+from vadpipe.store.scores import Scores
+
+
+class TrainParams(FitParams):
+    """Parameters of fitting."""
+
+    seeds: Seeds
+    clips: list[str]
+    layers: list[int] = Field(min_length=1)
+    coreset: float = Field(gt=0, le=1)
+    projection: int = Field(ge=1)
+
+
+class ScoreParams(Section):
+    """Parameters of scoring."""
+
+    neighbours: int = Field(ge=1)
+    sigma: float = Field(ge=0)
+    device: Device
+
+
+class PatchCore(Method[FeatureClip]):
+    """Score = the largest distance of a place to the nearest vector of a memory of normal places."""
+
+    needs = "features"
+    temporal = False
+    features = "maps"
+    Train = TrainParams
+    Score = ScoreParams
+    train: TrainParams
+
+    def fit(self, store: Store[FeatureClip], fit: Fit) -> None:
+        """Gather the places of all training images, and keep a coreset, found after a random projection.
+
+        Raises:
+            UserError: the features are no maps of these layers.
+        """
+        clips = training_clips(self, store)
+        cells = np.concatenate([self._cells(clip, chunk) for clip in clips for chunk in clip.chunks()])
+        cells = cells.reshape(-1, cells.shape[-1])
+        count = max(1, round(self.train.coreset * len(cells)))
+        if count < len(cells):
+            chance = np.random.default_rng(fit.seed)
+            shape = cells.shape[1], min(self.train.projection, cells.shape[1])
+            projection = chance.standard_normal(shape, np.float32) / np.float32(np.sqrt(shape[1]))
+            first = int(chance.integers(len(cells)))
+            cells = cells[np.sort(k_centre(cells @ projection, count, first))]
+        self.bank = cells
+
+    def save(self, folder: Path) -> None:
+        """Save the memory."""
+        save_file({"memory": np.ascontiguousarray(self.bank)}, folder / "memory.safetensors")
+
+    def load(self, folder: Path) -> None:
+        """Load the memory."""
+        self.bank = load_file(folder / "memory.safetensors")["memory"]
+        self.__dict__.pop("gallery", None)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Return the size of the memory."""
+        return {"memory": len(self.bank), "channels": self.bank.shape[1]}
+
+    @cached_property
+    def gallery(self) -> Gallery:
+        """The memory, searched."""
+        if self.score_params.neighbours > len(self.bank):
+            raise UserError(
+                f"patchcore: score.neighbours is {self.score_params.neighbours}, but the memory has {len(self.bank)} "
+                "vectors; lower it"
+            )
+        return Gallery(self.bank, 1, self.score_params.device)
+
+    def score(self, clip: FeatureClip) -> Iterator[Scores]:
+        """Yield the component `distance` and its map.
+
+        Raises:
+            UserError: the memory has fewer vectors than neighbours are asked for.
+        """
+        for chunk in clip.chunks():
+            cells = self._cells(clip, chunk)
+            squares, rows = self.gallery.nearest(cells.reshape(-1, cells.shape[-1]))
+            found = np.sqrt(squares[:, 0]).reshape(cells.shape[:3])
+            scores = [self._image(*one) for one in zip(cells, found, rows.reshape(found.shape), strict=True)]
+            maps = blurred(found, self.score_params.sigma, clip.info["computed"]["height"])
+            yield Scores({"distance": np.array(scores, np.float32)}, {"distance": maps})
+
+    def _image(self, cells: Maps, distances: Maps, rows: Any) -> float:
+        """Return the score of an image: its largest distance times how lonely that place's nearest vector is."""
+        place = np.unravel_index(int(distances.argmax()), distances.shape)
+        largest = float(distances[place])
+        if self.score_params.neighbours == 1:
+            return largest
+        nearest = self.bank[rows[place]]
+        beside = np.argpartition(((self.bank - nearest) ** 2).sum(axis=1), self.score_params.neighbours - 1)
+        others = self.bank[beside[: self.score_params.neighbours]]
+        around = np.sqrt(((others - cells[place]) ** 2).sum(axis=1))
+        # 1 - exp(largest) / sum(exp(around)), without numbers that overflow
+        return largest * (1 - 1 / float(np.exp(around - largest).sum()))
+
+    def _cells(self, clip: FeatureClip, chunk: Maps) -> Maps:
+        """Return the vectors of all places, (n, h, w, channels)."""
+        return joined([neighbourhood_means(one) for one in clip.maps(chunk, self.train.layers)])

@@ -1,0 +1,41 @@
+"""A few vectors that cover many: greedy k-centre, exactly (Gonzalez, 1985), as PatchCore takes its memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int64]
+
+
+def k_centre(vectors: Vectors, count: int, first: int) -> Indices:
+    """Return rows of vectors (N, D): the first, then again and again the one that is farthest from all before.
+
+    A new centre c is nearer to a vector x than its centre m only if |c - m| < 2 |x - m|, so that most distances need
+    not be computed: what comes out is what comparing all of them gives.
+
+    Args:
+        count: of rows; all of them, if there are no more. Rows that equal one that was taken are not taken.
+    """
+    vectors = np.ascontiguousarray(vectors - vectors.mean(axis=0), np.float32)
+    count = min(count, len(vectors))
+    chosen = np.empty(count, np.int64)
+    centres = np.empty((count, vectors.shape[1]), np.float32)
+    chosen[0], centres[0] = first, vectors[first]
+    reach = np.sqrt(((vectors - vectors[first]) ** 2).sum(axis=1))
+    owner = np.zeros(len(vectors), np.int32)
+    for step in range(1, count):
+        farthest = int(reach.argmax())
+        if reach[farthest] == 0:
+            return chosen[:step]
+        centre = vectors[farthest]
+        half = np.sqrt(((centres[:step] - centre) ** 2).sum(axis=1)) / 2
+        maybe = np.flatnonzero(reach > half[owner])
+        distance = np.sqrt(((vectors[maybe] - centre) ** 2).sum(axis=1))
+        nearer = distance < reach[maybe]
+        moved = maybe[nearer]
+        reach[moved], owner[moved] = distance[nearer], step
+        chosen[step], centres[step] = farthest, centre
+        reach[farthest] = 0
+    return chosen
