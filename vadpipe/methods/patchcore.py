@@ -96,7 +96,7 @@ class PatchCore(Method[FeatureClip]):
                 f"patchcore: score.neighbours is {self.score_params.neighbours}, but the memory has {len(self.bank)} "
                 "vectors; lower it"
             )
-        return Gallery(self.bank, 1, self.score_params.device)
+        return Gallery(self.bank, 1, self.score_params.device, spare=0)
 
     def score(self, clip: FeatureClip) -> Iterator[Scores]:
         """Yield the component `distance` and its map.

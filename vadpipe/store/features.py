@@ -131,9 +131,10 @@ class FeatureClip(ClipFile):
         Raises:
             UserError: as `layers`.
         """
-        ends = np.cumsum([height * width * channels for height, width, channels in self.info["maps"] or [(0, 0, 0)]])
+        places = self.layers(layers)
+        ends = np.cumsum([height * width * channels for height, width, channels in self.info["maps"]])
         parts = np.split(vectors, ends[:-1], axis=1)
-        return [parts[place].reshape(-1, *self.info["maps"][place]) for place in self.layers(layers)]
+        return [parts[place].reshape(-1, *self.info["maps"][place]) for place in places]
 
     def cells(self, vectors: Vectors) -> Vectors:
         """Return frame vectors (n, rows x columns x D) as vectors of cells, (n, rows x columns, D)."""
