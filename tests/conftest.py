@@ -186,13 +186,15 @@ def tiny_params() -> dict[str, Any]:
     params["features"] = {
         "tiny_net": {**features, **small, "uses": "data/clips/tiny"},
         "tinypool_cells": {**features, **small, **cells},
-        "tiny_maps": {**features, **small, "uses": "data/clips/tiny", "layers": [1, 2, 3, 4], "grid": None},
+        "tiny_maps": {**features, **small, "uses": "data/clips/tiny", "layers": [0, 1, 2, 3, 4], "grid": None},
     }
     params["evaluate"]["bootstrap"] = 50
     params["methods"]["feature_lstm"]["train"] |= {"seeds": [0, 1], "hidden": 8, "epochs": 2}
     params["methods"]["conv_ae"]["train"] |= {"seeds": [0, 1], "scale": 0.5, "channels": [4, 4, 8, 8], "epochs": 2}
     params["methods"]["dfr"]["train"] |= {"seeds": [0, 1], "epochs": 2, "batch": 32}
     params["methods"]["pasted"]["train"] |= {"seeds": [0, 1], "images": 10, "epochs": 2}
+    params["methods"]["reverse_distillation"]["train"] |= {"seeds": [0, 1], "epochs": 2, "layers": [0, 1]}
+    params["methods"]["reverse_distillation"]["train"] |= {"depths": [1, 1]}
     # Without virtual anomalies, which cost a stage: tests/test_sdmae.py has them.
     nothing = {"composites": 0.0, "head": 0.0, "epochs": 2, "student_epochs": 1, "batch": 16}
     params["methods"]["sdmae"]["train"] |= {"seeds": [0, 1], "height": 24, "width": 32, "patch": 8, **nothing}
