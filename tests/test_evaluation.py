@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from scipy.ndimage import gaussian_filter1d
 from scipy.stats import t as student
-from sklearn.metrics import auc, average_precision_score, roc_auc_score
+from sklearn.metrics import auc, average_precision_score, f1_score, roc_auc_score
 
 from stages.evaluate import main as evaluate_stage
 from tests.conftest import REPO, ingest_params, write_params
@@ -76,6 +76,8 @@ def test_areas_equal_pair_counting_and_scikit_learn(seed: int) -> None:
     macro, count = frame.macro_auc(pairs)
     assert (macro, count) == (pytest.approx(np.mean(each), abs=1e-12), len(two))
     assert frame.average_precision(labels, scores) == average_precision_score(labels, scores)
+    best = max(f1_score(labels, scores >= threshold) for threshold in np.unique(scores))
+    assert frame.f1_max(labels, scores) == pytest.approx(best, abs=1e-12)
 
 
 @given(st.integers(0, 10_000))

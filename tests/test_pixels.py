@@ -111,6 +111,26 @@ def test_perfect_and_constant_maps() -> None:
     np.testing.assert_allclose(pixel_metrics(signed, truths), constant)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_aupro_of_an_image_by_itself_is_that_of_the_published_loop(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    values = chance.normal(size=(24, 30)).astype(np.float16)
+    truth = np.zeros((24, 30), bool)
+    truth[3:7, 4:9] = truth[15:20, 10:24] = True
+    values[truth] += np.float16(chance.uniform(0, 2))
+    labels, count = ndimage.label(truth, np.ones((3, 3)))
+    points = []
+    low, high = float(values.min()), float(values.max())
+    for step in range(200):
+        above = values.astype(np.float64) > low + (high - low) / 200 * step
+        overlap = np.mean([above[labels == region].mean() for region in range(1, count + 1)])
+        points.append((above[~truth].mean(), overlap))
+    rate, overlap = np.array([point for point in points if point[0] < 0.3]).T
+    expected = np.trapezoid(overlap[::-1], rate[::-1] / rate.max())
+    assert pixels.per_image_aupro(pixels.count(values, truth)) == pytest.approx(expected, abs=1e-9)
+    assert np.isnan(pixels.per_image_aupro(pixels.count(values, np.zeros_like(truth))))
+
+
 def test_what_is_not_looked_at_ranks_below_all() -> None:
     maps, truths = random_set(5)
     rng = np.random.default_rng(0)

@@ -47,7 +47,7 @@ def write_run(name: str, dataset: str, method: str, aucs: list[float | None], **
     kind = {
         "micro_auc": figure(aucs, bootstrap95=boot, bootstrap_skipped=0),
         "macro_auc": figure(aucs, clips=8, bootstrap95=boot, bootstrap_skipped=0),
-        **{metric: figure(aucs) for metric in ("macro_padded", "average_precision", "eer")},
+        **{metric: figure(aucs) for metric in ("macro_padded", "average_precision", "eer", "f1_max")},
     }
     result = {
         "run": name,
@@ -123,7 +123,14 @@ def test_json_holds_rounded_means_of_the_runs_in_params(here: Path) -> None:
     assert summary["p_lstm"]["coverage"] == 0.9877
     assert summary["p_lstm"]["raw"]["micro_auc"] == 0.72
     assert set(summary["p_lstm"]) == {"coverage", "raw", "smoothed", "per_clip_minmax"}
-    assert set(summary["p_lstm"]["raw"]) == {"micro_auc", "macro_auc", "macro_padded", "average_precision", "eer"}
+    assert set(summary["p_lstm"]["raw"]) == {
+        "micro_auc",
+        "macro_auc",
+        "macro_padded",
+        "average_precision",
+        "eer",
+        "f1_max",
+    }
     assert summary["mine_knn"]["raw"]["micro_auc"] is None
 
 
@@ -349,6 +356,7 @@ def write_map_runs() -> None:
             "auroc": figure([0.9]),
             "average_precision": figure([ap, ap], **boot),
             "aupro": figure([0.55]),
+            "aupro_per_image": figure([0.71]),
         }
         boxes = {
             "true_boxes": 321,
@@ -371,7 +379,7 @@ def test_pixels_and_boxes_have_a_table_of_their_own(here: Path) -> None:
     assert "125 test images of known truth, 60 of them with something abnormal: 321 true boxes." in table
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if "| p_" in line]
     assert [cells[0] for cells in rows] == ["p_lstm", "p_flow"]  # by pixel AP, where the other table has AUC
-    pixels = ["3", "87.6%", "0.900", "**0.410** ± 0.050 [0.25, 0.55]", "0.550"]
+    pixels = ["3", "87.6%", "0.900", "**0.410** ± 0.050 [0.25, 0.55]", "0.550", "0.710"]
     assert rows[0] == ["p_lstm", "feature_lstm", *pixels, "0.220 [0.25, 0.55]", "-", "0.600", "0.300", "1.400", "0.200"]
     assert "AUPRO**: mean share" in text
 
@@ -382,9 +390,9 @@ def test_a_set_of_images_has_headings_of_its_own(here: Path) -> None:
     text = Path("metrics/summary.md").read_text()
     images = text.split("## ped2")[1].split("###")[0]
     assert "2,010 test images, 1,648 abnormal (82.0%)." in images
-    assert "| **image AUROC** | AP | EER |" in images
+    assert "| **image AUROC** | AP | EER | F1-max, oracle |" in images
     assert "macro," not in images
-    assert "| p_flow | flow_magnitude | 1 | 98.8% | **0.810** [0.61, 0.85] | 0.810 | 0.810 | - |" in images
+    assert "| p_flow | flow_magnitude | 1 | 98.8% | **0.810** [0.61, 0.85] | 0.810 | 0.810 | 0.810 | - |" in images
     assert "micro AUC, raw" in text.split("## mine")[1].split("##")[0]
 
 

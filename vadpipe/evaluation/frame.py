@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import average_precision_score, roc_curve
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
 
 from vadpipe.evaluation.arrays import Floats, Ints, Labels
 
@@ -102,6 +102,14 @@ def macro_padded(pairs: Pairs) -> float:
 def average_precision(labels: Labels, scores: Floats) -> float:
     """Return the average precision of pooled frames (steps, no interpolation, as scikit-learn defines it)."""
     return float(average_precision_score(labels, scores)) if _both(labels) else np.nan
+
+
+def f1_max(labels: Labels, scores: Floats) -> float:
+    """Return the largest F1 over all thresholds: an oracle, since the best one is chosen on the labels."""
+    if not _both(labels):
+        return np.nan
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    return float((2 * precision * recall / np.maximum(precision + recall, 1e-12)).max())
 
 
 def roc(labels: Labels, scores: Floats) -> Curve | None:

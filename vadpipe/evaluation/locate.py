@@ -108,6 +108,8 @@ def _pixel_figures(seen: Sequence[Seen]) -> dict[str, Any]:
     resampled = np.mean([seed.resampled for seed in seen], axis=0)
     for index, name in enumerate(PIXEL_FIGURES):
         found[name] = Figure([seed.figures[index] for seed in seen], resampled[index])
+    alone = [seed.per_image[~np.isnan(seed.per_image)] for seed in seen]
+    found["aupro_per_image"] = Figure([float(one.mean()) if len(one) else np.nan for one in alone])
     return found
 
 

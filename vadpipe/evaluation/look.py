@@ -68,6 +68,7 @@ class Seen:
         figures: pixel AUROC, average precision and AUPRO, (3,).
         coverage: share of pixels that are looked at.
         precision: pixel average precision of each frame by itself, (F,); NaN where nothing is abnormal.
+        per_image: the variant of AUPRO of each frame by itself, (F,); NaN where nothing is abnormal.
         resampled: the figures of every resample, (3, B).
     """
 
@@ -77,6 +78,7 @@ class Seen:
     figures: Floats
     coverage: float
     precision: Floats
+    per_image: Floats
     resampled: Floats
 
 
@@ -91,7 +93,7 @@ def look(run: str, frames: Frames, scores: Path, seed: int, component: str) -> S
         run, frames.normal, read_training_maps(scores, seed, component), size, frames.settings
     )
     maps = [read_map(scores, seed, truth.name, component) for truth in frames.truths]
-    counts, binned, boxes, precision = _scan(frames, maps, levels)
+    counts, binned, boxes, alone = _scan(frames, maps, levels)
     figures = pixels.figures(counts)
     return Seen(
         levels=levels,
@@ -99,7 +101,8 @@ def look(run: str, frames: Frames, scores: Path, seed: int, component: str) -> S
         boxes=boxes,
         figures=figures,
         coverage=pixels.coverage(counts),
-        precision=np.array(precision),
+        precision=alone[0],
+        per_image=alone[1],
         resampled=np.clip(figures[:, None] + resampled(binned, frames.weights), 0, 1),
     )
 
@@ -136,27 +139,27 @@ def normal_levels(
 
 
 class _Part(NamedTuple):
-    """What was found in some consecutive frames: ranked counts (3, K); boxes and average precision of each."""
+    """What was found in some consecutive frames: ranked counts (3, K); boxes and figures of each by itself."""
 
     counts: Floats
     boxes: list[list[Box]]
-    precision: list[float]
+    alone: list[tuple[float, float]]
 
 
 def _scan(
     frames: Frames, maps: Sequence[Halves], levels: Sequence[float]
-) -> tuple[Floats, Floats, list[list[Box]], list[float]]:
+) -> tuple[Floats, Floats, list[list[Box]], Floats]:
     """Go once through the test maps of a seed.
 
     Returns:
-        The ranked counts of all frames, (3, K); binned ones of each unit, (U, 3, bins); of each frame its boxes
-        and its average precision.
+        The ranked counts of all frames, (3, K); binned ones of each unit, (U, 3, bins); of each frame its boxes;
+        and its average precision and AUPRO by itself, (2, F).
     """
     starts = pixels.bins(pixels.value_counts(maps)[0])
     total = pixels.ranked(pixels.no_counts())
     binned = np.zeros((frames.weights.shape[1], 3, len(starts)))
     boxes: list[list[Box]] = []
-    precision: list[float] = []
+    alone: list[tuple[float, float]] = []
     by_unit = np.split(np.arange(len(frames.places)), np.flatnonzero(np.diff(frames.unit)) + 1)
     tasks = list(chain.from_iterable(map(_parts, by_unit)))
     work = partial(_scan_part, frames, maps, levels)
@@ -164,19 +167,19 @@ def _scan(
         total += part.counts
         binned[frames.unit[task[0]]] += np.add.reduceat(part.counts, starts, axis=1)
         boxes += part.boxes
-        precision += part.precision
-    return total, binned, boxes, precision
+        alone += part.alone
+    return total, binned, boxes, np.array(alone).reshape(-1, 2).T
 
 
 def _scan_part(frames: Frames, maps: Sequence[Halves], levels: Sequence[float], part: Ints) -> _Part:
-    total, boxes, precision = pixels.no_counts(), [], []
+    total, boxes, alone = pixels.no_counts(), [], []
     for place in (frames.places[index] for index in part):
         truth, values = frames.truths[place.clip], maps[place.clip][place.frame]
         counts = pixels.count(values, truth.mask(place.frame))
         total += counts
-        precision.append(pixels.average_precision(counts))
+        alone.append((pixels.average_precision(counts), pixels.per_image_aupro(counts)))
         boxes.append(find_boxes(values, levels, truth.size, frames.settings))
-    return _Part(pixels.ranked(total), boxes, precision)
+    return _Part(pixels.ranked(total), boxes, alone)
 
 
 def _normal(training: dict[str, Halves], normal: dict[str, Bools]) -> Iterator[Halves]:

@@ -24,6 +24,7 @@ class _Figures(BaseModel):
     macro_padded: _Figure
     average_precision: _Figure
     eer: _Figure
+    f1_max: _Figure
 
 
 class _Component(BaseModel):
@@ -37,6 +38,7 @@ class _Pixels(BaseModel):
     auroc: _Figure
     average_precision: _Bootstrapped
     aupro: _Figure
+    aupro_per_image: _Figure
 
 
 class _Iou50(BaseModel):

@@ -166,7 +166,7 @@ def _metrics(scores: Floats, scored: Scored, weights: Ints) -> dict[str, Figure]
     image = labelled.cumsum() - 1
     # Loose images are as one clip: what is measured clip by clip has no meaning for the folders that they lie in.
     clip, clips = (scored.clip, len(scored.names)) if scored.ordered else (np.zeros_like(image), 1)
-    pairs, images, curves, precisions = [], [], [], []
+    pairs, images, curves, precisions, f1 = [], [], [], [], []
     for row in scores:
         usable = ~np.isnan(row) & labelled
         labels, values = scored.labels[usable], row[usable]
@@ -174,6 +174,7 @@ def _metrics(scores: Floats, scored: Scored, weights: Ints) -> dict[str, Figure]
         images.append((labels, values, image[usable]))
         curves.append(frame.roc(labels, values))
         precisions.append(frame.average_precision(labels, values))
+        f1.append(frame.f1_max(labels, values))
     resampled = {} if scored.ordered else {"micro_auc": intervals.image_bootstrap(images, weights)}
     if scored.ordered:
         resampled = intervals.bootstrap(pairs, weights)
@@ -186,6 +187,7 @@ def _metrics(scores: Floats, scored: Scored, weights: Ints) -> dict[str, Figure]
         "macro_padded": Figure(padded),
         "average_precision": Figure(precisions),
         "eer": Figure([frame.eer(curve) for curve in curves]),
+        "f1_max": Figure(f1),
     }
 
 

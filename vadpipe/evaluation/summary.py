@@ -15,7 +15,7 @@ from vadpipe.evaluation.measured import damage
 from vadpipe.evaluation.postprocess import KINDS
 from vadpipe.files import read_bytes, there
 
-METRICS = ("micro_auc", "macro_auc", "macro_padded", "average_precision", "eer")
+METRICS = ("micro_auc", "macro_auc", "macro_padded", "average_precision", "eer", "f1_max")
 # Name in summary.json -> where it stands in the result of a run with maps.
 MAP_METRICS = {
     "pixel_auroc": ("pixels", "auroc"),

@@ -29,7 +29,7 @@ _HEADER = (
 )
 
 # Loose images have neither an order nor clips.
-_IMAGE_HEADER = ("run", "method", "seeds", "coverage", "**image AUROC**", "AP", "EER", "published")
+_IMAGE_HEADER = ("run", "method", "seeds", "coverage", "**image AUROC**", "AP", "EER", "F1-max, oracle", "published")
 
 _NOTES = """\
 - **micro AUC, raw** is the headline: area under the ROC of all covered test frames together, scores as
@@ -49,6 +49,7 @@ _NOTES = """\
   is above 0.5 (0.69 on UCSD Ped2).
 - **AP**: average precision; a random scorer has the share of abnormal frames. **EER**: false positive
   rate where it equals the miss rate, interpolated. Both raw, all frames together.
+- **F1-max, oracle**: F1 at the threshold that is best on the labels of the test set, which nobody knows beforehand.
 - Of a data set with **categories** a run has a model for each, and its row is the mean over them, those in which
   a figure is undefined left out. Each seed's figures are averaged first, then `±` is over seeds; the bootstrap draws
   the clips of each category by itself. `vadpipe results --categories` has a row a category.
@@ -201,6 +202,7 @@ def _row(result: Result) -> tuple[str, ...]:
         with_bootstrap(headline(result), strong="**"),
         *(by_clip if result["ordered"] else ()),
         *(figure(raw[metric]) for metric in ("average_precision", "eer")),
+        *(() if result["ordered"] else (figure(raw["f1_max"]),)),
         "; ".join(f"{float(row['value']):.3f} {row['source']}" for row in _published(result)) or "-",
     )
 
