@@ -124,7 +124,7 @@ def draw(rows: list[Row], path: Path, title: str) -> None:
         picture = Figure(figsize=(7, 4), layout="constrained")
         axes = picture.subplots()
         axes.set_title(title)
-        axes.set_ylabel("raw micro AUC")
+        axes.set_ylabel("raw micro AUC" if title.startswith("figure12") else "raw AUC")
         if title.startswith("figure12"):
             for part in ALL:
                 values = [row["raw"]["micro_auc"]["mean"] for told, row in rows if told.startswith(f"{part} ")]
@@ -136,7 +136,7 @@ def draw(rows: list[Row], path: Path, title: str) -> None:
                 values = [row["raw"][metric]["mean"] or 0.0 for _, row in rows]
                 axes.bar([place + shift for place in range(len(rows))], values, 0.4, label=metric.replace("_auc", ""))
             axes.set_xticks(range(len(rows)), [told for told, _ in rows], rotation=20, ha="right")
-            axes.set_ylim(bottom=0.3)
+            axes.set_ylim(0, 1)
             axes.legend()
         picture.savefig(beside, format="png", dpi=100)
 
