@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -105,9 +106,10 @@ class ScoreWriter:
         return count
 
     def close(self) -> None:
-        """Finish the files."""
-        for writer in self.writers.values():
-            writer.close()
+        """Finish the files, all of them, even if one cannot be written."""
+        with ExitStack() as files:
+            for writer in self.writers.values():
+                files.callback(writer.close)
 
 
 def _check_length(clip: str, scored: int, length: int) -> None:
