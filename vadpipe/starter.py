@@ -13,7 +13,7 @@ from vadpipe.prepare.inspect import Report
 Items = dict[str, dict[str, Any]]
 
 # The backbone whose weights are installed with the program.
-_BACKBONE: dict[str, Any] = {
+BACKBONE: dict[str, Any] = {
     "backbone": "tf_efficientnet_lite0",
     "weights": "auto",
     "height": 224,
@@ -59,7 +59,7 @@ def _video(name: str, ingest: dict[str, Any], found: Report, methods: Mapping[st
     return {
         "ingest": {name: ingest},
         "flow": {name: flow} if moves else {},
-        "features": {features: {"uses": paths.clips(name).as_posix(), **_BACKBONE}},
+        "features": {features: {"uses": paths.clips(name).as_posix(), **BACKBONE}},
         "runs": runs,
     }
 
@@ -85,7 +85,7 @@ def _pools(name: str, ingest: dict[str, Any], methods: Mapping[str, MethodDefaul
 
 def _of_images(name: str, store: str, needs: set[str], methods: Mapping[str, MethodDefaults]) -> dict[str, Items]:
     """Return the features of a store of loose images, and a run of each method that needs no more than `needs`."""
-    sets = {"vectors": _BACKBONE, "cells": {**_BACKBONE, **_CELLS}, "maps": {**_BACKBONE, **_MAPS}}
+    sets = {"vectors": BACKBONE, "cells": {**BACKBONE, **_CELLS}, "maps": {**BACKBONE, **_MAPS}}
     names = {kind: f"{name}_lite0" + ("" if kind == "vectors" else f"_{kind}") for kind in sets}
     features: Items = {}
     runs: Items = {}

@@ -32,7 +32,9 @@ def k_centre(vectors: Vectors, count: int, first: int) -> Indices:
         centre = vectors[farthest]
         half = np.sqrt(((centres[:step] - centre) ** 2).sum(axis=1)) / 2
         maybe = np.flatnonzero(reach > half[owner])
-        distance = np.sqrt(((vectors[maybe] - centre) ** 2).sum(axis=1))
+        apart = vectors[maybe]
+        apart -= centre
+        distance = np.sqrt(np.einsum("ij,ij->i", apart, apart))
         nearer = distance < reach[maybe]
         moved = maybe[nearer]
         reach[moved], owner[moved] = distance[nearer], step
