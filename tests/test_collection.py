@@ -143,7 +143,7 @@ def test_clips_of_one_frame_get_no_run_that_needs_two(empty: Path) -> None:
         write_frames(empty / "source" / split / "a", 1)
     collection.add("mine", empty / "source", GIVEN, "copy")
     loaded = params.load()
-    assert {run.method for run in loaded.runs.values()} == {"brightness", "knn"}
+    assert {run.method for run in loaded.runs.values()} == {"brightness", "knn", "oc_svm"}
     assert not loaded.flow
 
 
@@ -164,3 +164,21 @@ def test_a_generated_set_is_not_archived(empty: Path) -> None:
     with pytest.raises(UserError, match="generated"):
         collection.archive("campus")
     shutil.rmtree(source)
+
+
+def test_products_get_what_works_on_images(empty: Path) -> None:
+    from vadpipe.scenes import generate
+
+    generate("products", {"seed": 0, "train": 2, "good": 1, "defective": 1, "side": 48}, empty / "source")
+    report, runs = collection.add("mine", empty / "source", {**GIVEN, "reader": "mvtec", "fps": None}, "copy")
+    assert "categories, a model each: 3 (board, flange, sweets)" in report.lines
+    loaded = params.load()
+    methods = {loaded.runs[run].method for run in runs}
+    assert methods == {"brightness", "knn", "oc_svm", "dfr", "spade", "padim", "patchcore"}
+    assert {name: (store.layers, store.grid) for name, store in loaded.features.items()} == {
+        "mine_lite0": ([], [1, 1]),
+        "mine_lite0_cells": ([3, 4], [30, 40]),
+        "mine_lite0_maps": ([1, 2, 3, 4], None),
+    }
+    assert not loaded.flow
+    assert not loaded.inpaint

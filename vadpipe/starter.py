@@ -93,6 +93,9 @@ def _of_images(name: str, store: str, needs: set[str], methods: Mapping[str, Met
         cls = base.get(method)
         if not cls.quick or cls.temporal or cls.needs not in needs:
             continue
+        if cls.features == "maps" and "pools" in needs:
+            # They do not know of regions, and would look beside the pool.
+            continue
         if cls.needs == "features":
             features[names[cls.features]] = {"uses": store, **sets[cls.features]}
         table = paths.features(names[cls.features]).as_posix()
