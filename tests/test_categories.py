@@ -177,3 +177,17 @@ def test_each_category_is_drawn_by_itself() -> None:
     assert (clip_weights(9, 20) == clip_weights(9, 20, None)).all()
     assert (clip_weights(9, 20, "a") == clip_weights(9, 20, "a")).all()
     assert (clip_weights(9, 20, "a") != clip_weights(9, 20, "b")).any()
+
+
+def test_what_one_category_lacks_is_a_mean_over_the_others() -> None:
+    from vadpipe.evaluation.run import _mean
+
+    trees = [
+        {"coverage": None, "rbdc": None, "images": 4, "component": "error"},
+        {"coverage": 0.5, "rbdc": Figure([0.25]), "images": 6, "component": "error"},
+    ]
+    for order in (trees, trees[::-1]):
+        found = _mean(order)
+        assert (found["coverage"], found["images"], found["component"]) == (0.5, 10, "error")
+        assert found["rbdc"].told()["mean"] == 0.25
+    assert _mean([{"rbdc": None}, {"rbdc": None}]) == {"rbdc": None}

@@ -92,7 +92,8 @@ def _total(counts: Sequence[int | None]) -> int | None:
 
 def _mean(trees: Sequence[Any]) -> Any:
     """Return the means of the figures of trees of one form, sums of their counts, and the first of all else."""
-    first = trees[0]
+    trees = [tree for tree in trees if tree is not None]  # what a category lacks is a mean over the others
+    first = trees[0] if trees else None
     if isinstance(first, Figure):
         return intervals.mean_figure(trees)
     if isinstance(first, dict):
