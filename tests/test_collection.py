@@ -182,3 +182,13 @@ def test_products_get_what_works_on_images(empty: Path) -> None:
     }
     assert not loaded.flow
     assert not loaded.inpaint
+
+
+def test_classes_get_what_works_on_whole_images(empty: Path) -> None:
+    from vadpipe.scenes import generate
+
+    generate("digits", {"test": 0.3}, empty / "source")
+    _, runs = collection.add("mine", empty / "source", {**GIVEN, "reader": "one_class", "fps": None}, "copy")
+    loaded = params.load()
+    assert {loaded.runs[run].method for run in runs} == {"brightness", "knn", "oc_svm"}
+    assert set(loaded.features) == {"mine_lite0"}

@@ -70,7 +70,10 @@ def _few(seeds: list[int]) -> base.Preset:
 
 def _images(name: str, ingest: dict[str, Any], methods: Mapping[str, MethodDefaults]) -> dict[str, Items]:
     """Return the items of a data set of loose images; methods that need frames in time or a pool are left out."""
-    return {"ingest": {name: ingest}, **_of_images(name, paths.clips(name).as_posix(), {"clips", "features"}, methods)}
+    # Of ten thousands of small pictures of whole things no place is asked for, and maps would take days.
+    kinds = {"vectors"} if ingest["reader"] == "one_class" else {"vectors", "cells", "maps"}
+    store = paths.clips(name).as_posix()
+    return {"ingest": {name: ingest}, **_of_images(name, store, {"clips", "features"}, kinds, methods)}
 
 
 def _pools(name: str, ingest: dict[str, Any], methods: Mapping[str, MethodDefaults]) -> dict[str, Items]:
@@ -79,22 +82,27 @@ def _pools(name: str, ingest: dict[str, Any], methods: Mapping[str, MethodDefaul
         "ingest": {name: ingest},
         "inpaint": {name: {"method": "telea", "radius": 5.0, "margin": 4}},
         "pool_mask": {name: {"confidence": 0.3, "shrink": 0.0}},
-        **_of_images(name, paths.pools(name).as_posix(), {"clips", "pools", "features"}, methods),
+        # Methods on maps do not know of regions, and would look beside the pool.
+        **_of_images(name, paths.pools(name).as_posix(), {"clips", "pools", "features"}, {"vectors", "cells"}, methods),
     }
 
 
-def _of_images(name: str, store: str, needs: set[str], methods: Mapping[str, MethodDefaults]) -> dict[str, Items]:
-    """Return the features of a store of loose images, and a run of each method that needs no more than `needs`."""
+def _of_images(
+    name: str, store: str, needs: set[str], kinds: set[str], methods: Mapping[str, MethodDefaults]
+) -> dict[str, Items]:
+    """Return the features of a store of loose images, and a run of each method that wants one of these.
+
+    Args:
+        needs: kinds of stores that there are.
+        kinds: of features.
+    """
     sets = {"vectors": BACKBONE, "cells": {**BACKBONE, **_CELLS}, "maps": {**BACKBONE, **_MAPS}}
     names = {kind: f"{name}_lite0" + ("" if kind == "vectors" else f"_{kind}") for kind in sets}
     features: Items = {}
     runs: Items = {}
     for method in methods:
         cls = base.get(method)
-        if not cls.quick or cls.temporal or cls.needs not in needs:
-            continue
-        if cls.features == "maps" and "pools" in needs:
-            # They do not know of regions, and would look beside the pool.
+        if not cls.quick or cls.temporal or cls.needs not in needs or cls.features not in kinds:
             continue
         if cls.needs == "features":
             features[names[cls.features]] = {"uses": store, **sets[cls.features]}
