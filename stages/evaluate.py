@@ -26,15 +26,13 @@ def main(name: str) -> None:
     check_seal(scores, f"run `dvc checkout {scores}` or `dvc repro -f score@{name}`")
     aligned = []
     for category in categories(scores):
-        table = read_scores(paths.of_category(scores, category))
-        aligned.append(align(name, table, known.of(category).clips("test"), category))
+        labels = known.of(category).clips("test")
+        aligned.append((align(name, read_scores(paths.of_category(scores, category)), labels, category), labels))
     parts = []
     with replacing(paths.plots(name), folder=True) as folder:
-        for raw in aligned:
-            category, where = raw.category, paths.of_category(scores, raw.category)
-            labels, training = (known.of(category).clips(split) for split in ("test", "train"))
-            truths = clip_truths(labels, clips)
-            pictures = paths.of_category(folder / "pictures", category)
+        for raw, labels in aligned:
+            where, pictures = (paths.of_category(at, raw.category) for at in (scores, folder / "pictures"))
+            truths, training = clip_truths(labels, clips), known.of(raw.category).clips("train")
             with fused(name, settings, raw, where) as (scored, maps):
                 located = locate(name, settings, scored, truths, training, maps)
                 parts.append(Part(scored, located, measure(name, run, settings, scored, located)))

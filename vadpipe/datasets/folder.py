@@ -78,11 +78,11 @@ def scan(root: Path) -> RawDataset:
 
 def _clips(folder: Path) -> list[Source]:
     """Return the clips of a split, or those of each camera of it."""
-    found = [path for path in entries(folder) if path.is_dir()]
-    cameras = [path for path in found if _holds_clips(path)]
+    found = entries(folder)
+    cameras = [path for path in found if path.is_dir() and _holds_clips(path)]
     if not cameras:
         return sources(folder)
-    others = [path for path in entries(folder) if path not in cameras]
+    others = [path for path in found if path not in cameras]
     if others:
         raise UserError(
             f"{others[0]} is a clip, but {cameras[0]} is the folder of a camera, which holds clips; "

@@ -88,15 +88,16 @@ def _folders(folder: Path) -> Classes:
 
 
 def _idx(root: Path) -> dict[str, Classes]:
-    return {split: _of_numbers(*_idx_split(root, prefix)) for split, prefix in _IDX.items()}
-
-
-def _idx_split(root: Path, prefix: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], Mapping[int, str]]:
-    images_at, labels_at = (_idx_file(root, f"{prefix}-{what}-ubyte") for what in ("images-idx3", "labels-idx1"))
-    images, labels = read_idx(images_at, 3), read_idx(labels_at, 1)
-    if len(images) != len(labels):
-        raise UserError(f"{images_at} holds {len(images)} images, {labels_at} {len(labels)} labels; copy both again")
-    return images, labels.astype(np.int64), {}
+    found: dict[str, Classes] = {}
+    for split, prefix in _IDX.items():
+        images_at, labels_at = (_idx_file(root, f"{prefix}-{what}-ubyte") for what in ("images-idx3", "labels-idx1"))
+        images, labels = read_idx(images_at, 3), read_idx(labels_at, 1)
+        if len(images) != len(labels):
+            raise UserError(
+                f"{images_at} holds {len(images)} images, {labels_at} {len(labels)} labels; copy both again"
+            )
+        found[split] = _of_numbers(images, labels, {})
+    return found
 
 
 def _idx_file(root: Path, name: str) -> Path:
@@ -122,7 +123,7 @@ def _batches(root: Path) -> dict[str, Classes]:
     return found
 
 
-def _of_numbers(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], names: Mapping[int, str]) -> Classes:
+def _of_numbers(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer], names: Mapping[int, str]) -> Classes:
     found: dict[str, tuple[Callable[[], Images], int]] = {}
     for number in np.unique(labels).tolist():
         chosen = np.flatnonzero(labels == number)

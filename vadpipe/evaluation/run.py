@@ -176,9 +176,10 @@ def _metrics(scores: Floats, scored: Scored, weights: Ints) -> dict[str, Figure]
         curves.append(frame.roc(labels, values))
         precisions.append(frame.average_precision(labels, values))
         f1.append(frame.f1_max(labels, values))
-    resampled = {} if scored.ordered else {"micro_auc": intervals.image_bootstrap(images, weights)}
     if scored.ordered:
         resampled = intervals.bootstrap(pairs, weights)
+    else:
+        resampled = {"micro_auc": intervals.image_bootstrap(images, weights)}
     # What is measured clip by clip is undefined for loose images.
     macro, counts = zip(*(frame.macro_auc(seed) if scored.ordered else (np.nan, 0) for seed in pairs), strict=True)
     padded = [frame.macro_padded(seed) if scored.ordered else np.nan for seed in pairs]

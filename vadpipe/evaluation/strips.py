@@ -30,9 +30,9 @@ def write_strips(folder: Path, located: Located | None, seed: int, scores: Path)
 def choose(located: Located) -> dict[int, str]:
     """Return what is shown: index among the places -> what it is shown for."""
     precision = located.seen.precision
-    stems = _stems(located)
-    named = [stems.index(name) for name in located.frames.settings.chosen if name in stems]
-    chosen: dict[int, list[str]] = {index: ["chosen"] for index in named}
+    wanted = located.frames.settings.chosen
+    stems = _stems(located) if wanted else []
+    chosen: dict[int, list[str]] = {stems.index(name): ["chosen"] for name in wanted if name in stems}
     ranked = np.argsort(-precision, kind="stable")[: int((~np.isnan(precision)).sum())]
     if len(ranked):
         for word, index in (("best", ranked[0]), ("median", ranked[len(ranked) // 2]), ("worst", ranked[-1])):

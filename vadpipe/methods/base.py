@@ -225,8 +225,9 @@ def categories(method: Method[Any], store: Store[Any], run: str) -> list[str | N
                 f"params.yaml: runs.{run}.train.categories: {store.path} has no category '{pattern}'"
                 f"{did_you_mean(pattern, there)}; {has}"
             )
-    chosen = [one for one in there if any(fnmatchcase(one, pattern) for pattern in method.train.categories)]
-    return list(chosen) if there else [None]
+    if not there:
+        return [None]
+    return [one for one in there if any(fnmatchcase(one, pattern) for pattern in method.train.categories)]
 
 
 def load(method: Method[Any], model: Path, run: str) -> None:

@@ -64,7 +64,7 @@ class Padim(Method[FeatureClip]):
             UserError: the features are no maps of these layers, or there is one training image.
         """
         clips = training_clips(self, store)
-        first = next(joined(clip.maps(chunk, self.train.layers), True) for clip in clips for chunk in clip.chunks())
+        first = self._joined(clips[0], next(clips[0].chunks()))
         channels = first.shape[-1]
         if self.train.dimensions > channels:
             raise UserError(
@@ -80,7 +80,7 @@ class Padim(Method[FeatureClip]):
         count = 0
         for clip in clips:
             for chunk in clip.chunks():
-                cells = self._cells(joined(clip.maps(chunk, self.train.layers), True)) - self.centre
+                cells = self._cells(self._joined(clip, chunk)) - self.centre
                 moved = torch.from_numpy(cells).transpose(0, 1)
                 sums += moved.sum(1)
                 products.baddbmm_(moved.transpose(1, 2), moved)
@@ -118,13 +118,17 @@ class Padim(Method[FeatureClip]):
         device = choose_device(self.score_params.device)
         whiten, centre = (torch.from_numpy(one).to(device) for one in (self.whiten, self.centre))
         for chunk in clip.chunks():
-            maps = joined(clip.maps(chunk, self.train.layers), True)
+            maps = self._joined(clip, chunk)
             moved = torch.from_numpy(self._cells(maps)).to(device) - centre
             # (places, channels, channels) times (places, channels, n)
             distances = (whiten @ moved.permute(1, 2, 0)).square().sum(1).sqrt().T
             found = distances.cpu().numpy().reshape(maps.shape[:3])
             found = blurred(found, self.score_params.sigma, clip.info["computed"]["height"])
             yield Scores({"distance": found.max(axis=(1, 2))}, {"distance": found})
+
+    def _joined(self, clip: FeatureClip, chunk: Maps) -> Maps:
+        """Return the maps of all layers as one, (n, h, w, all channels)."""
+        return joined(clip.maps(chunk, self.train.layers), nearest=True)
 
     def _cells(self, maps: Maps) -> Maps:
         """Return the chosen channels of maps, (n, places, channels)."""

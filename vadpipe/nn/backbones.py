@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,7 +63,9 @@ class Backbone(nn.Module):
             nothing = torch.zeros(1, 3, params.height, params.width, dtype=torch.uint8)
             if self.grid is None:
                 self.maps = [tuple(one.shape[1:]) for one in self.pyramid(nothing)]  # type: ignore[misc]
-            self.dim = self(nothing).shape[1]
+                self.dim = sum(map(math.prod, self.maps))
+            else:
+                self.dim = self(nothing).shape[1]
 
     def pyramid(self, frames: torch.Tensor) -> list[torch.Tensor]:
         """Return the maps of the layers, (n, h, w, channels) each, of frames uint8 (n, 3, H, W), RGB."""

@@ -1,7 +1,7 @@
 """Nearest neighbours of vectors, exactly: faiss on a CPU, PyTorch in steps on a GPU or where there is no faiss.
 
 For the one nearest a CPU goes through tiles of distances that stay in its cache: of vectors as short as those of
-feature maps it finds ten times as many a second as faiss (`benchmarks/run.py neighbours`).
+feature maps it finds several times as many a second as faiss (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -95,18 +95,17 @@ def nearest_in_parts(queries: Vectors, parts: Iterable[Vectors], k: int, device:
 
 def _nearest(gallery: Vectors, count: int, device: str) -> Search:
     """Return a search: vectors (n, D) -> indices (n, count) of the nearest gallery rows."""
-    if count == 1 and (device == "cpu" or (device == "auto" and not _gpu_is_there())):
+    if device not in {"auto", "cpu"} or (device == "auto" and _gpu_is_there()):
+        return _torch_search(gallery, count, device)
+    if count == 1:
         return _tiled_search(gallery)
-    if device in {"auto", "cpu"}:
-        try:
-            import faiss
-        except ModuleNotFoundError:
-            return _torch_search(gallery, count, device)
-        if device == "cpu" or not _gpu_is_there():
-            index = faiss.IndexFlatL2(gallery.shape[1])
-            index.add(gallery)
-            return lambda vectors: index.search(vectors, count)[1]
-    return _torch_search(gallery, count, device)
+    try:
+        import faiss
+    except ModuleNotFoundError:
+        return _torch_search(gallery, count, device)
+    index = faiss.IndexFlatL2(gallery.shape[1])
+    index.add(gallery)
+    return lambda vectors: index.search(vectors, count)[1]
 
 
 def _gpu_is_there() -> bool:
