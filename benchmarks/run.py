@@ -371,7 +371,7 @@ def patches(images: int, layers: tuple[int, ...], first: int) -> np.ndarray:
     from vadpipe.scenes.products import picture
 
     settings: dict[str, Any] = {**starter.BACKBONE, "uses": "", "layers": list(layers), "grid": None}
-    backbone = Backbone(FeatureSet(**settings))
+    backbone = Backbone(FeatureSet(**settings), None)
     shown = [picture("board", None, 224, np.random.default_rng(first + number))[0] for number in range(images)]
     found = []
     for image in shown:

@@ -103,7 +103,7 @@ def test_layers_and_pooling(pool: str) -> None:
     assert maps.shape == (3, 40, 8, 8)
     expected = maps.flatten(2).max(2).values if pool == "max" else maps.flatten(2).mean(2)
     assert torch.allclose(backbone(frames(64, 64)), expected)
-    cells = Backbone(feature_set(**shared, layers=[2], pool=pool, grid=[2, 4]))(frames(64, 64)).reshape(3, 2, 4, 40)
+    cells = Backbone(feature_set(**shared, layers=[2], pool=pool), [2, 4])(frames(64, 64)).reshape(3, 2, 4, 40)
     part = maps[:, :, 4:, 2:4].flatten(2)
     assert torch.allclose(cells[:, 1, 1], part.max(2).values if pool == "max" else part.mean(2), atol=1e-6)
     head = Backbone(feature_set(**shared, pool=pool))
@@ -111,8 +111,8 @@ def test_layers_and_pooling(pool: str) -> None:
 
 
 def test_several_layers_stand_one_behind_the_other() -> None:
-    shared = {"weights": "auto", "backbone": "tf_efficientnet_lite0", "height": 64, "width": 64, "grid": [4, 4]}
-    first, second, both = (Backbone(feature_set(**shared, layers=layers)) for layers in ([1], [3], [1, 3]))
+    shared = {"weights": "auto", "backbone": "tf_efficientnet_lite0", "height": 64, "width": 64}
+    first, second, both = (Backbone(feature_set(**shared, layers=layers), [4, 4]) for layers in ([1], [3], [1, 3]))
     cells = both(frames(64, 64)).reshape(3, 16, -1)
     assert cells.shape[-1] == 24 + 112
     assert torch.allclose(cells[..., :24], first(frames(64, 64)).reshape(3, 16, -1), atol=1e-5)

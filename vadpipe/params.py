@@ -136,16 +136,21 @@ class Composite(Section):
     edge: float = Field(ge=0, le=100)
 
 
-class FeatureSet(Section):
-    """One vector a frame, one a cell of a grid, or, without a grid, the maps of layers, from a timm backbone."""
+class BackboneParams(Section):
+    """A timm backbone, its weights, and the size at which it sees a frame."""
 
-    uses: str
     backbone: str
     weights: str
     height: int = Field(ge=16, le=8192)
     width: int = Field(ge=16, le=8192)
     layers: list[Annotated[int, Field(ge=0, le=1000)]]
     pool: Literal["avg", "max"]
+
+
+class FeatureSet(BackboneParams):
+    """One vector a frame, one a cell of a grid, or, without a grid, the maps of layers, from a timm backbone."""
+
+    uses: str
     grid: Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=2, max_length=2)] | None
     batch: int = Field(ge=1)
     precision: Precision

@@ -12,9 +12,8 @@ import torch
 from vadpipe import progress
 from vadpipe.nn.backbones import Backbone
 from vadpipe.nn.device import autocast, choose_device
-from vadpipe.parallel import ordered_map
 from vadpipe.params import FeatureSet
-from vadpipe.store import PreparedClip, images, open_clips
+from vadpipe.store import PreparedClip, open_clips
 from vadpipe.store.atomic import replacing
 from vadpipe.store.base import clip_file, regroup, write_manifests
 from vadpipe.store.clips import Clip
@@ -29,7 +28,7 @@ def extract(params: FeatureSet, source: Path, out: Path) -> None:
     """
     clips = open_clips(source)
     device = choose_device(params.device)
-    backbone = Backbone(params).to(device).to(memory_format=torch.channels_last)
+    backbone = Backbone(params, params.grid).to(device).to(memory_format=torch.channels_last)
     computed = {**params.model_dump(), **backbone.record, "torch": torch.__version__, "device": device.type}
     with replacing(out, folder=True) as folder:
         with progress.bar(sum(clip.length for clip in clips), "frames", "features") as bar:
@@ -45,7 +44,7 @@ def extract(params: FeatureSet, source: Path, out: Path) -> None:
 def vectors(clip: Clip, backbone: Backbone, params: FeatureSet, device: torch.device) -> Iterator[Vectors]:
     """Yield the vectors of a clip, float32 (n, D), a batch at a time."""
     with torch.inference_mode(), autocast(device, params.precision):
-        for batch in regroup(frames(clip, params.height, params.width), params.batch):
+        for batch in regroup(backbone.frames(clip.encoded()), params.batch):
             pinned = torch.from_numpy(batch)
             if device.type == "cuda":
                 pinned = pinned.pin_memory()
@@ -67,21 +66,3 @@ def shares(clip: Clip, grid: list[int] | None) -> Iterator[Vectors] | None:
             (region & ~filled).astype(np.float32) for region, filled in zip(clip.regions(), clip.filled(), strict=True)
         )
     )
-
-
-def frames(clip: Clip, height: int, width: int) -> Iterator[images.Image]:
-    """Yield frames uint8 (n, height, width, 3) RGB, decoded and resized ahead in threads."""
-
-    def work(group: list[bytes]) -> images.Image:
-        return np.stack([_resized(images.decode(data), height, width) for data in group])
-
-    return ordered_map(work, clip.encoded())
-
-
-def _resized(image: images.Image, height: int, width: int) -> images.Image:
-    if image.shape[:2] == (height, width):
-        return image
-    # INTER_AREA averages what a smaller image cannot hold; INTER_CUBIC would let it flicker.
-    shrinks = image.shape[0] >= height and image.shape[1] >= width
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    return cv2.resize(image, (width, height), interpolation=interpolation)  # type: ignore[return-value]

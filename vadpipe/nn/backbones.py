@@ -6,10 +6,12 @@ import hashlib
 import importlib.util
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import timm
 import torch
 from safetensors.torch import load_file
@@ -17,7 +19,9 @@ from torch import nn
 from torch.nn import functional
 
 from vadpipe.errors import UserError, did_you_mean, no_memory
-from vadpipe.params import FeatureSet
+from vadpipe.parallel import ordered_map
+from vadpipe.params import BackboneParams
+from vadpipe.store import images
 
 # EfficientNet-Lite0 (Apache-2.0) comes with a package from the registry: its tensors stand in the order of
 # timm's network under other names, and it was trained with mean and std 0.5.
@@ -39,15 +43,19 @@ class Backbone(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, params: FeatureSet) -> None:
+    def __init__(self, params: BackboneParams, grid: Sequence[int] | None = (1, 1)) -> None:
         """Build the network and load its weights.
+
+        Args:
+            grid: rows and columns of cells, a vector each; None = the maps of the layers.
 
         Raises:
             UserError: timm has no such backbone or layer, or the weights are missing or of another architecture.
         """
         super().__init__()
         self.pool = functional.adaptive_max_pool2d if params.pool == "max" else functional.adaptive_avg_pool2d
-        self.grid = None if params.grid is None else (params.grid[0], params.grid[1])
+        self.grid = None if grid is None else (grid[0], grid[1])
+        self.size = params.height, params.width
         self.maps: list[tuple[int, int, int]] = []
         self.layers = params.layers
         # `weights: random` are the same ones each time, so that equal inputs give equal vectors.
@@ -66,6 +74,14 @@ class Backbone(nn.Module):
                 self.dim = sum(map(math.prod, self.maps))
             else:
                 self.dim = self(nothing).shape[1]
+
+    def frames(self, encoded: Iterable[list[bytes]]) -> Iterator[images.Image]:
+        """Yield groups of encoded frames as the network sees them, uint8 (n, height, width, 3), decoded in threads."""
+
+        def work(group: list[bytes]) -> images.Image:
+            return np.stack([_resized(images.decode(data), *self.size) for data in group])
+
+        return ordered_map(work, encoded)
 
     def pyramid(self, frames: torch.Tensor) -> list[torch.Tensor]:
         """Return the maps of the layers, (n, h, w, channels) each, of frames uint8 (n, 3, H, W), RGB."""
@@ -87,7 +103,16 @@ class Backbone(nn.Module):
         return vectors
 
 
-def _network(params: FeatureSet) -> nn.Module:
+def _resized(image: images.Image, height: int, width: int) -> images.Image:
+    if image.shape[:2] == (height, width):
+        return image
+    # INTER_AREA averages what a smaller image cannot hold; INTER_CUBIC would let it flicker.
+    shrinks = image.shape[0] >= height and image.shape[1] >= width
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return cv2.resize(image, (width, height), interpolation=interpolation)  # type: ignore[return-value]
+
+
+def _network(params: BackboneParams) -> nn.Module:
     if not timm.is_model(params.backbone):
         known = timm.list_models(pretrained=False)
         raise UserError(
@@ -113,7 +138,7 @@ def _network(params: FeatureSet) -> nn.Module:
         ) from None
 
 
-def _load_weights(net: nn.Module, params: FeatureSet) -> dict[str, str]:
+def _load_weights(net: nn.Module, params: BackboneParams) -> dict[str, str]:
     """Load the weights and return where they come from and their sha256."""
     if params.weights == "random":
         return {"weights": "random", "sha256": ""}
@@ -138,7 +163,7 @@ def _load_weights(net: nn.Module, params: FeatureSet) -> dict[str, str]:
     return {"weights": source, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def _find(params: FeatureSet) -> Path | None:
+def _find(params: BackboneParams) -> Path | None:
     """Return the weights file, or None where only timm's hub is left."""
     if params.weights != "auto":
         path = Path(params.weights)
@@ -154,7 +179,7 @@ def _find(params: FeatureSet) -> Path | None:
     return None
 
 
-def _read(path: Path, net: nn.Module, params: FeatureSet) -> Weights:
+def _read(path: Path, net: nn.Module, params: BackboneParams) -> Weights:
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
@@ -170,7 +195,7 @@ def _read(path: Path, net: nn.Module, params: FeatureSet) -> Weights:
     return dict(zip(names, tensors, strict=True))
 
 
-def _load_from_hub(net: nn.Module, params: FeatureSet) -> dict[str, str]:
+def _load_from_hub(net: nn.Module, params: BackboneParams) -> dict[str, str]:
     try:
         donor = timm.create_model(params.backbone, pretrained=True)
     except Exception as error:  # no network, no such weights, a broken download: the way out is the same
