@@ -198,6 +198,8 @@ def tiny_params() -> dict[str, Any]:
     # Without virtual anomalies, which cost a stage: tests/test_sdmae.py has them.
     nothing = {"composites": 0.0, "head": 0.0, "epochs": 2, "student_epochs": 1, "batch": 16}
     params["methods"]["sdmae"]["train"] |= {"seeds": [0, 1], "height": 24, "width": 32, "patch": 8, **nothing}
+    adapted = {"seeds": [0, 1], **small, "backbone": "test_resnet", "steps": 4, "checkpoints": 2, "fisher_images": 3}
+    params["methods"]["panda"]["train"] |= {**adapted, "frozen": 3}
     params["runs"] = {}
     for method in params["methods"]:
         cls = base.get(method)

@@ -24,6 +24,7 @@ from vadpipe.store.seal import check_seal
 
 __all__ = [
     "DeviceParams",
+    "EpochParams",
     "Fit",
     "FitParams",
     "Method",
@@ -60,12 +61,17 @@ class NetworkParams(FitParams):
     """The training parameters of every method that trains a network."""
 
     seeds: Seeds
-    epochs: int = Field(ge=1)
     batch: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     device: Device
     precision: Precision
+
+
+class EpochParams(NetworkParams):
+    """Those of a network that is trained for a number of passes over its data."""
+
+    epochs: int = Field(ge=1)
 
 
 class DeviceParams(Section):

@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional
 
 from vadpipe.errors import UserError
-from vadpipe.methods.base import DeviceParams, Fit, Method, NetworkParams, training_clips
+from vadpipe.methods.base import DeviceParams, EpochParams, Fit, Method, training_clips
 from vadpipe.nn.cells import hottest
 from vadpipe.nn.device import choose_device
 from vadpipe.nn.saved import known_of, load_weights, parameters, save_network
@@ -46,7 +46,7 @@ _NOTHING = 0.02
 _IMAGES = 8  # at once, when scoring
 
 
-class TrainParams(NetworkParams):
+class TrainParams(EpochParams):
     """Parameters of training."""
 
     clips: list[str] = Field(min_length=1)

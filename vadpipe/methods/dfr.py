@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import nn
 
 from vadpipe.errors import UserError
-from vadpipe.methods.base import DeviceParams, Fit, Method, NetworkParams, training_clips
+from vadpipe.methods.base import DeviceParams, EpochParams, Fit, Method, training_clips
 from vadpipe.nn.cells import hottest
 from vadpipe.nn.device import choose_device
 from vadpipe.nn.saved import known_of, load_weights, parameters, save_network
@@ -39,7 +39,7 @@ _INSIDE = 0.5
 _FLOOR = 0.1
 
 
-class TrainParams(NetworkParams):
+class TrainParams(EpochParams):
     """Parameters of training."""
 
     clips: list[str] = Field(min_length=1)

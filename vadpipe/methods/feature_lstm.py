@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import nn
 
 from vadpipe.errors import UserError
-from vadpipe.methods.base import DeviceParams, Fit, Method, NetworkParams, training_clips
+from vadpipe.methods.base import DeviceParams, EpochParams, Fit, Method, training_clips
 from vadpipe.nn.device import choose_device
 from vadpipe.nn.saved import known_of, load_weights, save_network
 from vadpipe.store import FeatureClip, Store
@@ -35,7 +35,7 @@ State = tuple[torch.Tensor, torch.Tensor]
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-class TrainParams(NetworkParams):
+class TrainParams(EpochParams):
     """Parameters of training."""
 
     predict: Literal["vector", "change"]

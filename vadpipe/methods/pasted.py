@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from vadpipe.methods.base import DeviceParams, Fit, Method, NetworkParams, training_clips
+from vadpipe.methods.base import DeviceParams, EpochParams, Fit, Method, training_clips
 from vadpipe.nn.cells import hottest
 from vadpipe.nn.device import choose_device
 from vadpipe.nn.saved import known_of, load_weights, parameters, save_network
@@ -41,7 +41,7 @@ _IMAGES = 8  # at once, when scoring
 _FOREIGN = 3.0  # weight of a foreign pixel, which is rare
 
 
-class TrainParams(NetworkParams):
+class TrainParams(EpochParams):
     """Parameters of training."""
 
     clips: list[str] = Field(min_length=1)

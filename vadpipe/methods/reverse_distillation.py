@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional
 
 from vadpipe.errors import UserError
-from vadpipe.methods.base import DeviceParams, Fit, Method, NetworkParams, training_clips
+from vadpipe.methods.base import DeviceParams, EpochParams, Fit, Method, training_clips
 from vadpipe.nn.device import choose_device
 from vadpipe.nn.maps import Maps, blurred
 from vadpipe.nn.reverse import Kind, ReverseStudent
@@ -40,7 +40,7 @@ _IMAGES = 8
 Pyramid = list[torch.Tensor]
 
 
-class TrainParams(NetworkParams):
+class TrainParams(EpochParams):
     """Parameters of training."""
 
     clips: list[str]

@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional
 
 from vadpipe.errors import UserError
-from vadpipe.methods.base import DeviceParams, Fit, Method, NetworkParams, Preset, training_clips
+from vadpipe.methods.base import DeviceParams, EpochParams, Fit, Method, Preset, training_clips
 from vadpipe.nn.cvt import Mlp, fold_norms
 from vadpipe.nn.device import choose_device
 from vadpipe.nn.masked_autoencoder import Layout, Masks, Order, Student, Teacher, draw_masks, to_patches
@@ -64,7 +64,7 @@ _PRESETS = {
 }
 
 
-class TrainParams(NetworkParams):
+class TrainParams(EpochParams):
     """Parameters of training."""
 
     clips: list[str] = Field(min_length=1)

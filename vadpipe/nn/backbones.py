@@ -112,6 +112,59 @@ def _resized(image: images.Image, height: int, width: int) -> images.Image:
     return cv2.resize(image, (width, height), interpolation=interpolation)  # type: ignore[return-value]
 
 
+def class_head(params: BackboneParams) -> nn.Linear | None:
+    """Return the linear layer, vector to logits, that the weights of a backbone end in; None where they have none.
+
+    Raises:
+        UserError: as `Backbone`.
+    """
+    config = timm.get_pretrained_cfg(params.backbone)
+    if params.layers or config is None or not config.num_classes or not isinstance(config.classifier, str):
+        return None
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(0)
+        donor = timm.create_model(params.backbone)
+    head: Any = donor.get_classifier()  # type: ignore[operator]
+    if not isinstance(head, nn.Linear):
+        return None
+    if params.weights == "random":
+        return head
+    path = _find(params)
+    weights = _from_hub(params) if path is None else _read(path, donor, params)
+    found = {name: weights.get(f"{config.classifier}.{name}") for name in ("weight", "bias")}
+    if any(value is None or value.shape != getattr(head, name).shape for name, value in found.items()):
+        return None
+    head.load_state_dict({name: value.float() for name, value in found.items() if value is not None})
+    return head
+
+
+def trained_after(net: nn.Module, stage: int) -> dict[str, nn.Parameter]:
+    """Return the parameters of a backbone's network that come after one of its stages, by name.
+
+    Args:
+        stage: as the layers of a feature set count: of a ResNet 0 is the stem, 1 to 4 are its layers.
+
+    Raises:
+        UserError: there is no such stage, or nothing comes after it.
+    """
+    told: Any = net.feature_info
+    stages = [one["module"] for one in (told if isinstance(told, list) else told.info)]
+    # Of networks that give maps, timm joins names by underscores.
+    names = [name.replace(".", "_") for name, _ in net.named_modules()]
+    place = stages[stage].replace(".", "_") if stage < len(stages) else None
+    there = [index for index, name in enumerate(names) if place and (name == place or name.startswith(f"{place}_"))]
+    fixed = set(names[: max(there, default=-1) + 1])
+    found = {
+        name: value for name, value in net.named_parameters() if name.rpartition(".")[0].replace(".", "_") not in fixed
+    }
+    if not there or not found:
+        raise UserError(
+            f"params.yaml: train.frozen is {stage}, but the backbone has the stages 0 to {len(stages) - 1}, and one of "
+            "them at least must be trained; give a lower one"
+        )
+    return found
+
+
 def _network(params: BackboneParams) -> nn.Module:
     if not timm.is_model(params.backbone):
         known = timm.list_models(pretrained=False)
@@ -195,7 +248,7 @@ def _read(path: Path, net: nn.Module, params: BackboneParams) -> Weights:
     return dict(zip(names, tensors, strict=True))
 
 
-def _load_from_hub(net: nn.Module, params: BackboneParams) -> dict[str, str]:
+def _from_hub(params: BackboneParams) -> Weights:
     try:
         donor = timm.create_model(params.backbone, pretrained=True)
     except Exception as error:  # no network, no such weights, a broken download: the way out is the same
@@ -205,6 +258,11 @@ def _load_from_hub(net: nn.Module, params: BackboneParams) -> dict[str, str]:
             f"(timm's hub said: {' '.join(str(error).split())[:200]})"
         ) from None
     weights: Weights = donor.state_dict()
+    return weights
+
+
+def _load_from_hub(net: nn.Module, params: BackboneParams) -> dict[str, str]:
+    weights = _from_hub(params)
     net.load_state_dict({name: weights[name] for name in net.state_dict()})
     digest = hashlib.sha256(b"".join(t.contiguous().view(-1).numpy().tobytes() for t in weights.values())).hexdigest()
     return {"weights": f"timm hub {params.backbone}", "sha256": digest}

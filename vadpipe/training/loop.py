@@ -52,6 +52,7 @@ class Plan:
         clip_norm: largest norm of the gradient, None = any.
         done: the epochs that network and optimizer have behind them already.
         steps: batches an epoch, for the progress of long ones; 1 = an epoch is short.
+        ended: is told the number of each epoch that ended, from 0; after a kill, of some once more.
     """
 
     epochs: int
@@ -62,6 +63,7 @@ class Plan:
     clip_norm: float | None = None
     done: tuple[dict[str, float], ...] = ()
     steps: int = 1
+    ended: Callable[[int], None] | None = None
 
 
 @contextmanager
@@ -116,6 +118,8 @@ def train(
             _check_finite(network, steps["loss"], epoch, plan)
             if schedule is not None:
                 schedule.step()
+            if plan.ended is not None:
+                plan.ended(epoch)
             state.ended({name: float(np.mean(values)) for name, values in steps.items()})
             bar.set_postfix(loss=f"{state.losses[-1]['loss']:.4g}", refresh=False)
             if plan.steps == 1:
