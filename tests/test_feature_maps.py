@@ -114,6 +114,33 @@ def test_padim_draws_other_channels_by_seed(store: Store[FeatureClip], tmp_path:
     assert chosen[0] == chosen[1] != chosen[2]
 
 
+LEFT_OUT: dict[str, tuple[type[Method[Any]], dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    # Of eleven images; without one of them, the ridge counts as much as this.
+    "padim": (Padim, PADIM, {"ridge": 0.01 * 10 / 9}, {"sigma": 0.0, "device": "cpu"}),
+    "patchcore": (PatchCore, PATCHCORE, {}, {"neighbours": 3, "sigma": 0.0, "device": "cpu"}),
+    "spade": (Spade, SPADE, {}, SEARCH),
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_a_training_image_is_scored_as_if_it_were_none(store: Store[FeatureClip], tmp_path: Path, name: str) -> None:
+    """Levels of boxes come from the maps of training: in itself an image would tell nothing of what is normal."""
+    cls, train, changes, score = LEFT_OUT[name]
+    whole = cls(cls.Train(**train), cls.Score(**score))
+    scored(whole, store, tmp_path)
+    found = [one for clip in store.clips("train") for one in whole.score(clip)]
+    row = 8  # the second of clip b
+    without = [np.delete(layer, row, axis=0) for layer in TRAINING]
+    other = write(tmp_path / "o", {"train/a": without, "test/c": [layer[row : row + 1] for layer in TRAINING]})
+    (tmp_path / "other").mkdir()
+    components, maps = scored(cls(cls.Train(**train | changes), cls.Score(**score)), other, tmp_path / "other")
+    (mapped,) = found[0].maps
+    assert np.concatenate([one.maps[mapped] for one in found])[row] == pytest.approx(maps[0], rel=2e-3)
+    for component, values in components.items():
+        together = np.concatenate([one.components[component] for one in found])
+        assert together[row] == pytest.approx(values[0], rel=2e-3)
+
+
 @pytest.mark.parametrize("neighbours", [1, 3])
 def test_patchcore_is_the_nearest_place(store: Store[FeatureClip], tmp_path: Path, neighbours: int) -> None:
     score = PatchCore.Score(neighbours=neighbours, sigma=0.0, device="cpu")

@@ -160,6 +160,17 @@ def test_knn_of_a_grid_searches_each_cell_in_its_own_place(tmp_path: Path) -> No
     assert scores.maps["distance"][:, 1, 0].astype(float) == pytest.approx(lower, rel=1e-2)
 
 
+def test_knn_of_a_training_frame_leaves_itself_out(tmp_path: Path) -> None:
+    gallery, queries = gallery_and_queries(dim=12)
+    store = open_store(write_features(tmp_path / "f", {"train/a": gallery, "test/c": queries}))
+    method = Knn(None, ScoreParams(k=2, device="cpu"))
+    method.fit(store, base.Fit(0, tmp_path))
+    found = np.concatenate([one.components["distance"] for one in method.score(store.clips("train")[0])])
+    for row in (0, 33, len(gallery) - 1):
+        expected = brute_force(np.delete(gallery, row, axis=0), gallery[row : row + 1], 2)
+        assert found[row] == pytest.approx(expected[0], rel=1e-4)
+
+
 def test_k_larger_than_the_gallery(tmp_path: Path) -> None:
     gallery, queries = gallery_and_queries()
     feature_table(tmp_path / "f", gallery, queries)

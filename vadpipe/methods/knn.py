@@ -68,6 +68,8 @@ class Knn(Method[FeatureClip]):
         for chunk in clip.chunks():
             cells = clip.cells(chunk).swapaxes(0, 1)
             pairs = zip(self.galleries, cells, strict=True)
-            values = np.stack([gallery.nearest(cell)[0].sum(1) for gallery, cell in pairs], 1)
+            # A training frame is not its own neighbour: it would tell nothing of what is normal.
+            own = clip.split == "train"
+            values = np.stack([gallery.nearest(cell, own)[0].sum(1) for gallery, cell in pairs], 1)
             maps = {"distance": values.reshape(-1, *clip.grid)} if len(cells) > 1 else {}
             yield Scores({"distance": values.max(1)}, maps)

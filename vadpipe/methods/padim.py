@@ -98,15 +98,18 @@ class Padim(Method[FeatureClip]):
             whiten[part] = torch.linalg.solve_triangular(lower, torch.eye(len(ridge)).double(), upper=False).float()
         self.centre = self.centre + mean.numpy()
         self.whiten = whiten.numpy()
+        self.count = count
 
     def save(self, folder: Path) -> None:
         """Save the chosen channels, and of each place the mean and the inverse factor of the covariance."""
-        save_file({"chosen": self.chosen, "centre": self.centre, "whiten": self.whiten}, folder / "model.safetensors")
+        arrays = {"chosen": self.chosen, "centre": self.centre, "whiten": self.whiten, "count": np.array(self.count)}
+        save_file(arrays, folder / "model.safetensors")
 
     def load(self, folder: Path) -> None:
         """Load what `save` wrote."""
         found = load_file(folder / "model.safetensors")
         self.chosen, self.centre, self.whiten = (found[name] for name in ("chosen", "centre", "whiten"))
+        self.count = int(found["count"])
 
     @property
     def record(self) -> dict[str, Any]:
@@ -121,10 +124,25 @@ class Padim(Method[FeatureClip]):
             maps = self._joined(clip, chunk)
             moved = torch.from_numpy(self._cells(maps)).to(device) - centre
             # (places, channels, channels) times (places, channels, n)
-            distances = (whiten @ moved.permute(1, 2, 0)).square().sum(1).sqrt().T
-            found = distances.cpu().numpy().reshape(maps.shape[:3])
-            found = blurred(found, self.score_params.sigma, clip.info["computed"]["height"])
+            squares: Maps = (whiten @ moved.permute(1, 2, 0)).square().sum(1).T.cpu().numpy()
+            squares = self._without_itself(squares) if clip.split == "train" else squares
+            roots: Maps = np.sqrt(squares).reshape(maps.shape[:3])
+            found = blurred(roots, self.score_params.sigma, clip.info["computed"]["height"])
             yield Scores({"distance": found.max(axis=(1, 2))}, {"distance": found})
+
+    def _without_itself(self, squares: Maps) -> Maps:
+        """Return the squared distances of training images to the mean and covariance of all others.
+
+        That is what a distance to all says of one of them, by the formula of Sherman and Morrison; the ridge is larger
+        by one part in their number. In itself a training image tells too little of what is normal.
+        """
+        count = self.count
+        if count < 3:
+            return squares
+        shrunk = squares * (count - 2) / (count - 1)
+        rest = 1 - shrunk * count / ((count - 1) * (count - 2))
+        found = (count / (count - 1)) ** 2 * shrunk / np.maximum(rest, 1e-6)
+        return found.astype(np.float32)
 
     def _joined(self, clip: FeatureClip, chunk: Maps) -> Maps:
         """Return the maps of all layers as one, (n, h, w, all channels)."""

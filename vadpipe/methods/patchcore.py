@@ -9,12 +9,14 @@ the channels of both layers to 1,024 by mixing neighbours, and does not weight; 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 from safetensors.numpy import load_file, save_file
 
@@ -25,6 +27,7 @@ from vadpipe.nn.maps import Maps, blurred, joined, neighbourhood_means
 from vadpipe.nn.neighbours import Gallery
 from vadpipe.params import Device, Seeds
 from vadpipe.store import FeatureClip, Store
+from vadpipe.store.atomic import write_json
 from vadpipe.store.scores import Scores
 
 
@@ -64,6 +67,9 @@ class PatchCore(Method[FeatureClip]):
         """
         clips = training_clips(self, store)
         cells = np.concatenate([self._cells(clip, chunk) for clip in clips for chunk in clip.chunks()])
+        starts = np.cumsum([0, *(clip.length for clip in clips)]).tolist()
+        self.starts = dict(zip([clip.name for clip in clips], starts, strict=False))
+        self.sources = np.repeat(np.arange(len(cells), dtype=np.int32), cells[0, ..., 0].size)
         cells = cells.reshape(-1, cells.shape[-1])
         count = max(1, round(self.train.coreset * len(cells)))
         if count < len(cells):
@@ -71,17 +77,22 @@ class PatchCore(Method[FeatureClip]):
             shape = cells.shape[1], min(self.train.projection, cells.shape[1])
             projection = chance.standard_normal(shape, np.float32) / np.float32(np.sqrt(shape[1]))
             first = int(chance.integers(len(cells)))
-            cells = cells[np.sort(k_centre(cells @ projection, count, first))]
+            kept = np.sort(k_centre(cells @ projection, count, first))
+            cells, self.sources = cells[kept], self.sources[kept]
         self.bank = cells
 
     def save(self, folder: Path) -> None:
-        """Save the memory."""
-        save_file({"memory": np.ascontiguousarray(self.bank)}, folder / "memory.safetensors")
+        """Save the memory, and which image each vector comes from."""
+        arrays = {"memory": np.ascontiguousarray(self.bank), "sources": self.sources}
+        save_file(arrays, folder / "memory.safetensors")
+        write_json(folder / "starts.json", self.starts)
 
     def load(self, folder: Path) -> None:
         """Load the memory."""
-        self.bank = load_file(folder / "memory.safetensors")["memory"]
-        self.__dict__.pop("gallery", None)
+        found = load_file(folder / "memory.safetensors")
+        self.bank, self.sources = found["memory"], found["sources"]
+        self.starts = json.loads((folder / "starts.json").read_text())
+        self.__dict__.pop("whole", None)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -89,14 +100,14 @@ class PatchCore(Method[FeatureClip]):
         return {"memory": len(self.bank), "channels": self.bank.shape[1]}
 
     @cached_property
-    def gallery(self) -> Gallery:
+    def whole(self) -> Memory:
         """The memory, searched."""
         if self.score_params.neighbours > len(self.bank):
             raise UserError(
                 f"patchcore: score.neighbours is {self.score_params.neighbours}, but the memory has {len(self.bank)} "
                 "vectors; lower it"
             )
-        return Gallery(self.bank, 1, self.score_params.device, spare=0)
+        return Memory(self.bank, self.score_params)
 
     def score(self, clip: FeatureClip) -> Iterator[Scores]:
         """Yield the component `distance` and its map.
@@ -104,27 +115,54 @@ class PatchCore(Method[FeatureClip]):
         Raises:
             UserError: the memory has fewer vectors than neighbours are asked for.
         """
+        start = self.starts[clip.name] if clip.split == "train" else 0
         for chunk in clip.chunks():
             cells = self._cells(clip, chunk)
-            squares, rows = self.gallery.nearest(cells.reshape(-1, cells.shape[-1]))
-            found = np.sqrt(squares[:, 0]).reshape(cells.shape[:3])
-            scores = [self._image(*one) for one in zip(cells, found, rows.reshape(found.shape), strict=True)]
+            if clip.split == "train":
+                # A training image is compared with what others left in the memory: its own would tell nothing.
+                parts = [self._without(start + index).look(one[None]) for index, one in enumerate(cells)]
+                found, scores = (np.concatenate(values) for values in zip(*parts, strict=True))
+                start += len(cells)
+            else:
+                found, scores = self.whole.look(cells)
             maps = blurred(found, self.score_params.sigma, clip.info["computed"]["height"])
-            yield Scores({"distance": np.array(scores, np.float32)}, {"distance": maps})
+            yield Scores({"distance": scores}, {"distance": maps})
 
-    def _image(self, cells: Maps, distances: Maps, rows: Any) -> float:
-        """Return the score of an image: its largest distance times how lonely that place's nearest vector is."""
-        place = np.unravel_index(int(distances.argmax()), distances.shape)
-        largest = float(distances[place])
-        if self.score_params.neighbours == 1:
-            return largest
-        nearest = self.bank[rows[place]]
-        beside = np.argpartition(((self.bank - nearest) ** 2).sum(axis=1), self.score_params.neighbours - 1)
-        others = self.bank[beside[: self.score_params.neighbours]]
-        around = np.sqrt(((others - cells[place]) ** 2).sum(axis=1))
-        # 1 - exp(largest) / sum(exp(around)), without numbers that overflow
-        return largest * (1 - 1 / float(np.exp(around - largest).sum()))
+    def _without(self, image: int) -> Memory:
+        """Return the memory without what one training image left in it; whole where little else would be there."""
+        others = self.sources != image
+        if others.all() or others.sum() < self.score_params.neighbours:
+            return self.whole
+        return Memory(self.bank[others], self.score_params)
 
     def _cells(self, clip: FeatureClip, chunk: Maps) -> Maps:
         """Return the vectors of all places, (n, h, w, channels)."""
         return joined([neighbourhood_means(one) for one in clip.maps(chunk, self.train.layers)])
+
+
+class Memory:
+    """Vectors of normal places (N, channels), which those of an image are compared with."""
+
+    def __init__(self, bank: Maps, params: ScoreParams) -> None:
+        self.bank, self.neighbours = bank, params.neighbours
+        self.gallery = Gallery(bank, 1, params.device, spare=0)
+
+    def look(self, cells: Maps) -> tuple[Maps, Maps]:
+        """Return of places (n, h, w, channels) the distances to the nearest vector, (n, h, w), and scores (n,)."""
+        squares, rows = self.gallery.nearest(cells.reshape(-1, cells.shape[-1]))
+        found = np.sqrt(squares[:, 0]).reshape(cells.shape[:3])
+        scores = [self._image(*one) for one in zip(cells, found, rows.reshape(found.shape), strict=True)]
+        return found, np.array(scores, np.float32)
+
+    def _image(self, cells: Maps, distances: Maps, rows: npt.NDArray[np.int64]) -> float:
+        """Return the score of an image: its largest distance times how lonely that place's nearest vector is."""
+        place = np.unravel_index(int(distances.argmax()), distances.shape)
+        largest = float(distances[place])
+        if self.neighbours == 1:
+            return largest
+        nearest = self.bank[rows[place]]
+        beside = np.argpartition(((self.bank - nearest) ** 2).sum(axis=1), self.neighbours - 1)
+        others = self.bank[beside[: self.neighbours]]
+        around = np.sqrt(((others - cells[place]) ** 2).sum(axis=1))
+        # 1 - exp(largest) / sum(exp(around)), without numbers that overflow
+        return largest * (1 - 1 / float(np.exp(around - largest).sum()))

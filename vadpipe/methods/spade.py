@@ -19,7 +19,6 @@ import numpy.typing as npt
 from pydantic import Field
 from safetensors.numpy import load_file, save_file
 
-from vadpipe.errors import UserError
 from vadpipe.methods.base import Fit, FitParams, Method, Section, training_clips
 from vadpipe.nn.coreset import k_centre
 from vadpipe.nn.maps import Maps, blurred, joined, resized
@@ -100,11 +99,8 @@ class Spade(Method[FeatureClip]):
 
     @cached_property
     def gallery(self) -> Gallery:
-        """The images, searched; for one more than are asked for, where there are more."""
-        params, count = self.score_params, len(self.images)
-        if params.k > count:
-            raise UserError(f"k = {params.k} is larger than the gallery of {count} training images; lower score.k")
-        return Gallery(self.images, min(params.k + 1, count), params.device)
+        """The images, searched."""
+        return Gallery(self.images, self.score_params.k, self.score_params.device)
 
     def score(self, clip: FeatureClip) -> Iterator[Scores]:
         """Yield the components `image` and `place`, the highest value of its map, and the map.
@@ -113,23 +109,12 @@ class Spade(Method[FeatureClip]):
             UserError: k is larger than the gallery.
         """
         for chunk in clip.chunks():
-            squares, rows = self._images(self._vectors(clip, chunk), trained=clip.split == "train")
+            # A training image is not its own neighbour: it would tell nothing of what is normal.
+            squares, rows = self.gallery.nearest(self._vectors(clip, chunk), own=clip.split == "train")
             layers = clip.maps(chunk, self.train.map_layers)
             found = np.stack([self._places([one[index] for one in layers], near) for index, near in enumerate(rows)])
             found = blurred(found, self.score_params.sigma, clip.info["computed"]["height"])
             yield Scores({"image": squares.mean(axis=1), "place": found.max(axis=(1, 2))}, {"place": found})
-
-    def _images(self, vectors: Maps, trained: bool) -> tuple[Maps, npt.NDArray[np.int64]]:
-        """Return the squared distances of images to the nearest of the gallery, and its rows, (n, k) each.
-
-        An image of training is not its own neighbour: it would tell nothing of what is normal.
-        """
-        squares, rows = self.gallery.nearest(vectors)
-        k = self.score_params.k
-        if trained and len(rows.T) > 1:
-            own = squares[:, 0] == 0
-            squares, rows = (np.where(own[:, None], one[:, 1:], one[:, :-1]) for one in (squares, rows))
-        return squares[:, :k], rows[:, :k]
 
     def _places(self, layers: list[Maps], rows: npt.NDArray[np.int64]) -> Maps:
         """Return the distance of each place of an image to places of its nearest images, (h, w)."""

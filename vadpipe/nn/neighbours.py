@@ -61,8 +61,12 @@ class Gallery:
         self.k = k
         self.search = _nearest(self.vectors, min(k + spare, len(self.vectors)), device)
 
-    def nearest(self, queries: Vectors) -> tuple[Vectors, Indices]:
-        """Return the squared distances of queries (n, D) to the k nearest, (n, k), nearest first, and their rows."""
+    def nearest(self, queries: Vectors, own: bool = False) -> tuple[Vectors, Indices]:
+        """Return the squared distances of queries (n, D) to the k nearest, (n, k), nearest first, and their rows.
+
+        Args:
+            own: the queries are vectors of the gallery: none is its own neighbour, where there are others.
+        """
         queries = queries - self.centre
         candidates = self.search(queries)
         distances = np.empty(candidates.shape, np.float32)
@@ -71,7 +75,11 @@ class Gallery:
             part = slice(start, start + step)
             near = self.vectors[candidates[part]]
             distances[part] = ((queries[part, None] - near) ** 2).sum(2)
-        order = np.argsort(distances, axis=1, kind="stable")[:, : self.k]
+        order = np.argsort(distances, axis=1, kind="stable")
+        if own and order.shape[1] > self.k:
+            itself = np.take_along_axis(distances, order[:, :1], axis=1) == 0
+            order = np.where(itself, order[:, 1 : self.k + 1], order[:, : self.k])
+        order = order[:, : self.k]
         rows = np.take_along_axis(candidates, order, axis=1)
         return np.take_along_axis(distances, order, axis=1), self.kept[rows]
 
