@@ -12,6 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.conftest import ingest_params
@@ -19,8 +20,11 @@ from vadpipe import params
 from vadpipe.datasets import base
 from vadpipe.datasets.idx import read_idx, write_idx
 from vadpipe.errors import UserError
+from vadpipe.evaluation.run import _test_set
+from vadpipe.evaluation.scored import align
 from vadpipe.prepare.ingest import ingest
 from vadpipe.store import Store, images, open_store
+from vadpipe.store.scores import ScoreTable
 
 Change = Callable[[Path], object]
 
@@ -140,6 +144,10 @@ def test_a_missing_mask_costs_the_pixel_figures_alone(root: Path, change: Change
     labels = stores(root, "mvtec")[1]
     assert [data for clip in labels.clips("test") for data in clip.column("mask")] == [None] * 6
     assert labels.clips("test")[0].labels().tolist() == [1, 1]
+    # The table says so, too.
+    rows = [(0, clip.name, frame, 0.5) for clip in labels.clips("test") for frame in range(clip.length)]
+    table = ScoreTable(pd.DataFrame(rows, columns=["seed", "clip", "frame", "distance"]), ["distance"], {})
+    assert re.search(message, _test_set(align("raw_run", table, labels.clips("test")))["note"])
 
 
 MVTEC: dict[str, tuple[Change, str]] = {

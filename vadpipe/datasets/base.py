@@ -36,6 +36,7 @@ class RawClip:
         abnormal: those of them for which every frame of a test clip is abnormal, whatever its labels say: of a set
             of classes, each that is not the clip's own.
         size: height and width, pixels, that all frames are brought to; None where they have one size already.
+        unmasked: why its masks are left out, for the notes beside figures; None where they are not.
         notes: what is odd about the clip but no error; complete once its frames were read.
     """
 
@@ -47,6 +48,7 @@ class RawClip:
     categories: tuple[str, ...] = ()
     abnormal: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
+    unmasked: str | None = None
     notes: list[str] = field(default_factory=list)
 
 

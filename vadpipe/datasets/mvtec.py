@@ -77,7 +77,7 @@ def _category(folder: Path, category: str | None) -> tuple[list[RawClip], list[s
     kinds = {"train": {_GOOD: image_files(parts["train"] / _GOOD)}, "test": {}}
     kinds["test"] = {path.name: image_files(path) for path in entries(parts["test"])}
     sizes = {file: _size(file) for of_split in kinds.values() for files in of_split.values() for file in files}
-    masks, oddities = _masks(parts.get("ground_truth"), kinds["test"], sizes)
+    masks, unmasked = _masks(parts.get("ground_truth"), kinds["test"], sizes)
     size, told = _common(kinds["train"][_GOOD], sizes)
     clips = []
     for split, of_split in kinds.items():
@@ -85,8 +85,9 @@ def _category(folder: Path, category: str | None) -> tuple[list[RawClip], list[s
             name = safe_name(kind if category is None else f"{category}_{kind}")
             frames = partial(_frames, files, masks, int(kind != _GOOD))
             own = () if category is None else (category,)
-            clips.append(RawClip(split, name, frames, expected=len(files), categories=own, size=size))
-    return clips, [f"{folder.name}: {oddity}" for oddity in oddities + told]
+            why = unmasked if split == "test" else None
+            clips.append(RawClip(split, name, frames, None, len(files), own, size=size, unmasked=why))
+    return clips, [f"{folder.name}: {oddity}" for oddity in [*([unmasked] if unmasked else []), *told]]
 
 
 def _size(path: Path) -> Size:
@@ -108,10 +109,10 @@ def _common(training: Sequence[Path], sizes: Mapping[Path, Size]) -> tuple[Size 
 
 def _masks(
     folder: Path | None, tests: Mapping[str, Sequence[Path]], sizes: Mapping[Path, Size]
-) -> tuple[Masks, list[str]]:
-    """Return the mask of each image that has one, and what is odd; none where the set is not whole."""
+) -> tuple[Masks, str | None]:
+    """Return the mask of each image that has one, or, where the set is not whole, none, and why."""
     if folder is None:
-        return {}, ["there is no ground_truth: no pixel figures are given"]
+        return {}, "there is no ground_truth: no pixel figures are given"
     found: dict[Path, Path] = {}
     for kind in entries(folder):
         if kind.name not in tests:
@@ -128,7 +129,7 @@ def _masks(
                     f"the mask {found[file]} is {height}x{width} pixels (height x width), but its image is "
                     f"{sizes[file][0]}x{sizes[file][1]}"
                 )
-    return (found, []) if problem is None else ({}, [f"{problem}: no pixel figures are given"])
+    return (found, None) if problem is None else ({}, f"{problem}: no pixel figures are given")
 
 
 def _paired(folder: Path, files: Sequence[Path]) -> dict[Path, Path]:

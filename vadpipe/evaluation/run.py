@@ -146,6 +146,7 @@ def _test_set(scored: Scored) -> dict[str, Any]:
         notes.append("the test clips have no labels: there is nothing to measure, only scores and pictures")
     elif unlabelled:
         notes.append(f"{unlabelled} of {len(by_clip)} test clips have no labels and leave all metrics")
+    notes += scored.unmasked
     if not scored.ordered:
         notes.append(
             "the frames are loose images: they are not smoothed, nothing is measured clip by clip, and intervals are "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class Scored:
         seeds: S seeds, sorted.
         components: name -> (S, N), NaN = not covered; the method's main one first.
         info: what was recorded with the scores.
+        unmasked: why masks of test clips are left out, a sentence each.
         category: of the data set's whose test frames they are; None where it has none.
     """
 
@@ -41,6 +42,7 @@ class Scored:
     seeds: list[int]
     components: dict[str, Floats]
     info: dict[str, Any]
+    unmasked: list[str] = field(default_factory=list)
     category: str | None = None
 
     @property
@@ -91,6 +93,7 @@ def align(run: str, table: ScoreTable, clips: Sequence[LabelClip], category: str
         seeds=seeds,
         components={name: frames[name].to_numpy(np.float64).reshape(len(seeds), -1) for name in table.components},
         info={key: value for key, value in table.info.items() if key not in {"kind", "components"}},
+        unmasked=list(dict.fromkeys(clip.info["unmasked"] for clip in clips if "unmasked" in clip.info)),
         category=category,
     )
 

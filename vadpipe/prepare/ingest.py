@@ -56,7 +56,8 @@ def write_clips(name: str, params: Ingest, dataset: RawDataset, clips: Path, lab
             frames = counted(clip.frames(sampling(params)), progress)
             # Only where there are some: a data set without categories says nothing of them.
             about = info | ({"categories": clip.categories} if clip.categories else {})
-            known = {"abnormal": clip.abnormal} if clip.abnormal else {}
+            known = {"abnormal": clip.abnormal, "unmasked": clip.unmasked}
+            known = {key: value for key, value in known.items() if value}
             brought = replace(storing, size=clip.size)
             total += write_clip(path, truth, frames, brought, known, fps=rates[id(clip)], **about)
     for folder in (clips, labels):
