@@ -184,7 +184,7 @@ def test_a_file_is_not_blamed_for_want_of_memory(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(backbones, "load_file", lambda path: no_memory())
     save_file({}, tmp_path / "a.safetensors")
     with pytest.raises(OSError, match="out of memory"):
-        backbones._read(tmp_path / "a.safetensors", None, None)  # type: ignore[arg-type]
+        backbones._read(tmp_path / "a.safetensors", None)  # type: ignore[arg-type]
 
 
 def test_no_further_thread_is_a_sentence() -> None:

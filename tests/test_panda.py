@@ -19,7 +19,8 @@ from vadpipe.errors import UserError
 from vadpipe.methods import panda
 from vadpipe.methods.base import Fit
 from vadpipe.methods.panda import Adapted, CollapsedError, Panda
-from vadpipe.nn.backbones import Backbone, class_head, trained_after
+from vadpipe.nn.adapting import class_head, trained_after
+from vadpipe.nn.backbones import Backbone
 from vadpipe.params import BackboneParams
 from vadpipe.store import Clip, Store, open_store
 from vadpipe.store.frames import Frame
@@ -147,7 +148,7 @@ def test_a_step_is_that_of_the_paper(images: Store[Clip], tmp_path: Path) -> Non
 
 
 def test_the_loss_falls_and_the_training_draws_together(images: Store[Clip], tmp_path: Path) -> None:
-    own = method(adaptation="early", steps=20, checkpoints=4, clip_norm=None, learning_rate=0.002)
+    own = method(adaptation="early", steps=20, checkpoints=4, clip_norm=None, learning_rate=3.0, batch=10)
     found = scores(own, images, tmp_path)
     assert len(own.losses) == 4
     assert own.losses[-1]["loss"] < own.losses[0]["loss"]
@@ -316,7 +317,7 @@ def test_the_head_of_the_weights_is_found(tmp_path: Path) -> None:
     net = timm.create_model("test_resnet").eval()
     save_file(net.state_dict(), tmp_path / "w.safetensors")
     save_file({k: v for k, v in net.state_dict().items() if "fc" not in k}, tmp_path / "bare.safetensors")
-    shared = {"backbone": "test_resnet", "height": 32, "width": 32, "pool": "avg"}
+    shared = {"backbone": "test_resnet", "height": 32, "width": 32, "pool": "avg", "preprocessing": "frame"}
     params = BackboneParams(**shared, layers=[], weights=str(tmp_path / "w.safetensors"))
     frames = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     backbone, head = Backbone(params), class_head(params)

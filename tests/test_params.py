@@ -67,6 +67,18 @@ BAD = {
         changed_params(features__tiny_net__grid=[2, 2]),
         r"features\.tiny_net: .*a grid needs `layers`",
     ),
+    "cells of a crop": (
+        changed_params(features__tinypool_cells__preprocessing="weights"),
+        r"features\.tinypool_cells: .*cuts off the edge of the frame.* with cells or maps give `preprocessing: frame`",
+    ),
+    "maps of a crop": (
+        changed_params(features__tiny_maps__preprocessing="weights"),
+        r"features\.tiny_maps: .*cuts off the edge of the frame",
+    ),
+    "preprocessing of nobody": (
+        changed_params(features__tiny_net__preprocessing="crop"),
+        r"features\.tiny_net\.preprocessing: .*'frame' or 'weights'",
+    ),
     "grid of one": (changed_params(features__tiny_net__grid=[2]), r"features\.tiny_net\.grid"),
     "number as key": ({**tiny_params(), "flow": {5: {}}}, r"flow: the key 5 is no name"),
     "bool as key": ({**tiny_params(), "runs": {True: {}}}, r"runs: the key True is no name"),

@@ -137,12 +137,13 @@ class Composite(Section):
 
 
 class BackboneParams(Section):
-    """A timm backbone, its weights, and the size at which it sees a frame."""
+    """A timm backbone, its weights, and what it sees of a frame, at which size."""
 
     backbone: str
     weights: str
     height: int = Field(ge=16, le=8192)
     width: int = Field(ge=16, le=8192)
+    preprocessing: Literal["frame", "weights"]
     layers: list[Annotated[int, Field(ge=0, le=1000)]]
     pool: Literal["avg", "max"]
 
@@ -160,6 +161,15 @@ class FeatureSet(BackboneParams):
     def _grid_needs_a_layer(self) -> Self:
         if not self.layers and self.grid != [1, 1]:
             raise ValueError("a grid needs `layers`, since the vector before the class head has no place")
+        return self
+
+    @model_validator(mode="after")
+    def _places_need_the_frame(self) -> Self:
+        if self.preprocessing == "weights" and self.grid != [1, 1]:
+            raise ValueError(
+                "`preprocessing: weights` cuts off the edge of the frame, whose places would get no score; with cells "
+                "or maps give `preprocessing: frame`"
+            )
         return self
 
 

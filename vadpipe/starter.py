@@ -18,6 +18,7 @@ BACKBONE: dict[str, Any] = {
     "weights": "auto",
     "height": 224,
     "width": 224,
+    "preprocessing": "frame",
     "layers": [],
     "pool": "avg",
     "grid": [1, 1],

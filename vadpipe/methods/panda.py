@@ -33,7 +33,8 @@ from torch.nn import functional
 from vadpipe import progress
 from vadpipe.errors import UserError
 from vadpipe.methods.base import Fit, Method, NetworkParams, Section, training_clips
-from vadpipe.nn.backbones import Backbone, class_head, trained_after
+from vadpipe.nn.adapting import class_head, trained_after
+from vadpipe.nn.backbones import Backbone
 from vadpipe.nn.device import choose_device
 from vadpipe.nn.neighbours import Gallery
 from vadpipe.params import BackboneParams, Device

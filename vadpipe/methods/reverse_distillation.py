@@ -175,5 +175,6 @@ def _check(params: TrainParams, sizes: Sequence[tuple[int, ...]]) -> None:
         told = ", ".join(f"{height}x{width}" for height, width in sizes)
         raise UserError(
             f"reverse_distillation: the maps of layers {params.layers} are {told}; each must be half of the one "
-            "before, and the last of even sides: choose height and width of the features that are multiples of 32"
+            "before, which a ViT has none of, and the last of even sides: choose a backbone that halves from layer to "
+            "layer, and height and width of the features that are multiples of 32"
         )
