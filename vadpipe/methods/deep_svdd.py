@@ -4,8 +4,9 @@ Ruff et al., "Deep one-class classification", ICML 2018, and the PyTorch code th
 for 32x32 pixels is pretrained as the encoder of an autoencoder; the mean code of the training images becomes a centre
 that never moves, and the encoder then learns to bring their codes to it (Eq. 4, `one_class`), or those that lie outside
 a sphere of a radius that lets a share of them out (Eq. 3, `soft_boundary`). A network that maps everything onto the
-centre would be perfect, so that it has nothing to do that with: no biases, no trained scale behind the batch
-normalisation, activations without bounds, and no component of the centre near 0, where zero weights would take it.
+centre would have no loss, so it is given nothing to do that with: no biases, no trained shift behind the batch
+normalisation, no activation with a bound, and a centre none of whose components lies so near 0 that zero weights would
+reach it.
 """
 
 from __future__ import annotations
