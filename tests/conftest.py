@@ -192,6 +192,8 @@ def tiny_params() -> dict[str, Any]:
     params["methods"]["feature_lstm"]["train"] |= {"seeds": [0, 1], "hidden": 8, "epochs": 2}
     params["methods"]["conv_ae"]["train"] |= {"seeds": [0, 1], "scale": 0.5, "channels": [4, 4, 8, 8], "epochs": 2}
     params["methods"]["dfr"]["train"] |= {"seeds": [0, 1], "epochs": 2, "batch": 32}
+    svdd = {"seeds": [0, 1], "side": 8, "channels": [4, 8], "code": 8, "pretrain_epochs": 1, "epochs": 2, "batch": 32}
+    params["methods"]["deep_svdd"]["train"] |= svdd
     params["methods"]["pasted"]["train"] |= {"seeds": [0, 1], "images": 10, "epochs": 2}
     params["methods"]["reverse_distillation"]["train"] |= {"seeds": [0, 1], "epochs": 2, "layers": [0, 1]}
     params["methods"]["reverse_distillation"]["train"] |= {"depths": [1, 1]}
