@@ -36,7 +36,7 @@ def main(name: str) -> None:
             with fused(name, settings, raw, where) as (scored, maps):
                 located = locate(name, settings, scored, truths, training, maps)
                 parts.append(Part(scored, located, measure(name, run, settings, scored, located)))
-                write_pictures(pictures, settings, parts[-1], clips, maps)
+                write_pictures(pictures, settings, parts[-1], clips, training, maps)
                 write_strips(pictures, located, scored.seeds[0], maps)
                 write_unlabelled(pictures, settings, scored, truths, training, maps)
         check_chosen(name, settings, [part.located for part in parts])
