@@ -22,6 +22,7 @@ SETTINGS = Evaluate(
     smoothing_s=0.3,
     bootstrap=100,
     top_frames=4,
+    gallery=False,
     box_levels=[0.98, 0.99, 0.995, 0.998, 0.9995],
     box_area=[0.0004, 0.25],
     box_aspect=8.0,
