@@ -1,7 +1,10 @@
 """Stage `evaluate`: measure the scores of a run, to metrics/runs/RUN.json, metrics/roc/RUN.csv and plots/RUN."""
 
+from pathlib import Path
+
 from vadpipe import params, paths
 from vadpipe.evaluation.fusion import fused
+from vadpipe.evaluation.gallery import write_gallery
 from vadpipe.evaluation.locate import locate
 from vadpipe.evaluation.plots import headline, write_pictures, write_roc, write_tables
 from vadpipe.evaluation.run import Part, measure, result_of
@@ -23,6 +26,7 @@ def main(name: str) -> None:
     settings = params.parse(Evaluate, run.evaluate, f"params.yaml: runs.{name}.evaluate")
     clips = open_store(paths.clips(run.dataset), "clips").clips("test")
     known, scores = open_store(paths.labels(run.dataset), "labels"), paths.scores(name)
+    vectors = open_store(Path(run.uses), "features") if settings.gallery else None
     check_seal(scores, f"run `dvc checkout {scores}` or `dvc repro -f score@{name}`")
     aligned = []
     for category in categories(scores):
@@ -36,9 +40,11 @@ def main(name: str) -> None:
             with fused(name, settings, raw, where) as (scored, maps):
                 located = locate(name, settings, scored, truths, training, maps)
                 parts.append(Part(scored, located, measure(name, run, settings, scored, located)))
-                write_pictures(pictures, settings, parts[-1], clips, maps)
+                write_pictures(pictures, settings, parts[-1], clips, training, maps)
                 write_strips(pictures, located, scored.seeds[0], maps)
                 write_unlabelled(pictures, settings, scored, truths, training, maps)
+                if vectors:
+                    write_gallery(pictures, vectors.of(raw.category), scored)
         check_chosen(name, settings, [part.located for part in parts])
         write_tables(folder, settings, parts)
     write_roc(paths.roc(name), parts)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vadpipe.errors import UserError
 from vadpipe.evaluation import detection, intervals
-from vadpipe.evaluation.boxes import Box, find_boxes, training_levels
+from vadpipe.evaluation.boxes import Box, find_boxes, heat_scale, training_levels
 from vadpipe.params import Evaluate
 
 SETTINGS = Evaluate(
@@ -22,6 +22,7 @@ SETTINGS = Evaluate(
     smoothing_s=0.3,
     bootstrap=100,
     top_frames=4,
+    gallery=False,
     box_levels=[0.98, 0.99, 0.995, 0.998, 0.9995],
     box_area=[0.0004, 0.25],
     box_aspect=8.0,
@@ -169,6 +170,16 @@ def test_levels_are_exact_quantiles_of_the_training_maps() -> None:
     assert training_levels(maps, [0.9, 0.1, 0.999]) == list(expected)
     with pytest.raises(UserError, match="maps of the training images are empty"):
         training_levels([np.full((1, 2, 2), np.nan, np.float16)], [0.9])
+
+
+def test_the_scale_of_the_heat_has_the_zero_and_unit_of_the_scores() -> None:
+    assert heat_scale([2.0, 3.0, 4.0], SETTINGS)[:2] == (2.0, 20.0)
+    other_unit = heat_scale([0.25 * level - 7 for level in (2.0, 3.0, 4.0)], SETTINGS)
+    assert other_unit[:2] == pytest.approx((0.25 * 2 - 7, 0.25 * 20 - 7))
+    # One level, or constant training maps, have no span.
+    for levels in ([0.01], [0.01, 0.01], [-0.01], [0.0]):
+        scale = heat_scale(levels, SETTINGS)
+        assert scale.bright > scale.dark == levels[0]
 
 
 def noisy(seed: int, count: int) -> np.ndarray:

@@ -128,10 +128,15 @@ def test_an_unknown_class_is_named(three: Path, pattern: str, message: str) -> N
 
 
 def test_features_are_stored_once_and_searched_by_category(three: Path) -> None:
-    write_params(small_params("knn", "data/features/three_net"))
+    write_params(small_params("knn", "data/features/three_net", evaluate={"gallery": True}))
     features.main("three_net")
     assert len(list(Path("data/features/three_net/test").glob("*.parquet"))) == 3
     assert list(run()["categories"]) == list(CLASSES)
+    sheets = [Path("plots/one/pictures") / category / "features.png" for category in CLASSES]
+    assert len({sheet.read_bytes() for sheet in sheets}) == 3
+    write_params(small_params("knn", "data/features/three_net"))
+    evaluate.main("one")
+    assert not any(sheet.exists() for sheet in sheets)
 
 
 def test_an_interrupted_training_goes_on_with_the_next_category(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:

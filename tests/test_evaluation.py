@@ -27,7 +27,8 @@ from vadpipe.errors import UserError
 from vadpipe.evaluation import frame, intervals, postprocess
 from vadpipe.evaluation.run import timeline
 from vadpipe.evaluation.scored import align
-from vadpipe.pictures.top_frames import choose
+from vadpipe.pictures.heat import Scale
+from vadpipe.pictures.top_frames import Top, choose, draw_sheet
 from vadpipe.store import open_store
 from vadpipe.store.frames import Frame
 from vadpipe.store.scores import Scores, ScoreWriter, read_scores
@@ -291,7 +292,8 @@ def write_scores(
             if interval:
                 values[interval[0] : interval[1] + 1] += 2
             values[:uncovered] = np.nan
-            heat = {"error": np.random.default_rng(seed).random((length, 6, 9)).astype(np.float16)} if maps else {}
+            # Above all that training has, since what lies below is not drawn.
+            heat = {"error": 1 + np.random.default_rng(seed).random((length, 6, 9)).astype(np.float16)} if maps else {}
             writer.write(seed, name, length, [Scores({"error": values, "flat": values * 0}, heat)])
         if maps:
             heat = {"error": np.random.default_rng(seed).random((1, 6, 9)).astype(np.float16)}
@@ -394,7 +396,8 @@ def test_maps_are_drawn_over_the_frames(here: Path) -> None:
     write_scores(seeds=(0, 1), maps=True)
     evaluate_stage("tiny_run")
     redder = cv2.imread("plots/tiny_run/pictures/top_frames.png").astype(int)
-    assert redder.shape == plain.shape
+    assert len(redder) == len(plain) + 18  # the scale is told below
+    redder = redder[: len(plain)]
     assert (redder[..., 2] - redder[..., 0]).mean() > (plain[..., 2] - plain[..., 0]).mean() + 10
     # Labels say which frames are abnormal, and nobody where: boxes are drawn, and not judged.
     assert cv2.imread("plots/tiny_run/pictures/strips_unlabelled.png").shape[0] > 100
@@ -501,6 +504,27 @@ def test_top_frames_keep_their_distance() -> None:
     )
     chosen = choose(table, 4, {"a": 1, "b": 2})
     assert [(top.clip, top.frame, top.label) for top in chosen] == [("a", 1, 1), ("b", 0, -1), ("a", 3, 0)]
+
+
+def test_heat_on_top_frames_is_that_of_its_scale_whatever_stands_beside_it(here: Path) -> None:
+    grey = Frame("a", np.full((60, 80, 3), 90, np.uint8))
+    write_stores(Path("data/clips/tiny"), LABELS, {"test/c": [grey, grey], "train/c": [grey]})
+    clips = open_store(Path("data/clips/tiny")).clips("test")
+    tops = [Top("c", frame, np.nan, 1.0, 0) for frame in (0, 1)]
+
+    def colours(*values: float) -> list[list[int]]:
+        """Return the colours in the middle of two frames, BGR."""
+        png = draw_sheet(tops, clips, [np.full((6, 8), value, np.float32) for value in values], Scale(1.0, 10.0, ""))
+        drawn = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+        return [drawn[120, x].tolist() for x in (160, 484)]
+
+    plain, weak = colours(1, 2)
+    assert plain == [90, 90, 90] == colours(np.nan, -5)[0] == colours(np.nan, -5)[1]
+    assert colours(2, 5)[0] == colours(2, 1e4)[0] == weak
+    assert colours(10, 1e4)[0] == colours(10, 1e4)[1]
+    # A third of the way and all of it, at most three quarters opaque.
+    assert weak[2] - 90 == pytest.approx((255 - 90) * 0.75 / 3, abs=2)
+    assert colours(1, 10)[1][2] - 90 == pytest.approx((255 - 90) * 0.75, abs=2)
 
 
 def test_the_stage_imports_no_torch(here: Path) -> None:

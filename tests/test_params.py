@@ -79,6 +79,14 @@ BAD = {
         changed_params(features__tiny_net__preprocessing="crop"),
         r"features\.tiny_net\.preprocessing: .*'frame' or 'weights'",
     ),
+    "gallery of no vectors": (
+        changed_params(runs__tiny_brightness__evaluate={"gallery": True}),
+        r"runs\.tiny_brightness\.evaluate\.gallery: .* 'data/clips/tiny' is something else; set it to false",
+    ),
+    "gallery of cells": (
+        changed_params(runs__tiny_dfr__evaluate={"gallery": True}),
+        r"runs\.tiny_dfr\.evaluate\.gallery: .* 'data/features/tinypool_cells' is something else",
+    ),
     "grid of one": (changed_params(features__tiny_net__grid=[2]), r"features\.tiny_net\.grid"),
     "number as key": ({**tiny_params(), "flow": {5: {}}}, r"flow: the key 5 is no name"),
     "bool as key": ({**tiny_params(), "runs": {True: {}}}, r"runs: the key True is no name"),

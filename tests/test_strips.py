@@ -18,8 +18,10 @@ from stages.evaluate import main as evaluate_stage
 from tests.conftest import REPO, ingest_params, write_params
 from tests.conftest import write_clips as write_stores
 from vadpipe.errors import UserError
+from vadpipe.evaluation import strips as strips_module
 from vadpipe.evaluation.pixels import pixel_metrics
 from vadpipe.evaluation.truth import clip_truths
+from vadpipe.pictures.heat import Scale
 from vadpipe.pictures.strips import Strip, draw_strips
 from vadpipe.store import open_store
 from vadpipe.store.frames import Frame
@@ -27,6 +29,8 @@ from vadpipe.store.scores import Scores, ScoreWriter
 from vadpipe.store.seal import seal
 
 HEIGHT, WIDTH, CELL = 60, 80, 2  # of frames, and of a cell of the maps, pixels
+GREEN, BRIGHTEST = (40, 200, 60), (252, 255, 164)
+SCALE = Scale(1.0, 10.0, "what training says")
 STORES = Path("data/clips/tiny"), Path("data/labels/tiny")
 Truth = list[tuple[int, int, int, int]]
 
@@ -63,7 +67,7 @@ def maps(seed: int, images: list[Truth], strength: float = 4.0) -> np.ndarray:
 SET = {"swimmers": truths(0, 8, 2), "empty": truths(1, 4, 0)}
 
 
-def write_clips(form: str = "boxes", ordered: bool = False) -> None:
+def write_clips(form: str = "boxes", ordered: bool = False, stem: str = "{clip}_{index}") -> None:
     """Write data/clips/tiny and data/labels/tiny with the truth as boxes, as masks, as both, or none."""
     rng = np.random.default_rng(0)
     frames: dict[str, list[Frame]] = {}
@@ -73,7 +77,7 @@ def write_clips(form: str = "boxes", ordered: bool = False) -> None:
             sides = [dict(zip(("x_min", "y_min", "x_max", "y_max"), box, strict=True), track=0) for box in boxes]
             of_clip.append(
                 Frame(
-                    name=f"raw/{clip}/{clip}_{index}.jpg",
+                    name=f"raw/{clip}/{stem.format(clip=clip, index=index)}.jpg",
                     image=rng.integers(0, 255, (HEIGHT, WIDTH, 3)).astype(np.uint8),
                     mask=masked(boxes) if form in {"masks", "both"} else None,
                     label=int(bool(boxes)),
@@ -331,6 +335,7 @@ def strip(image: np.ndarray, **changes: Any) -> Strip:
         "image": image,
         "drawn": None,
         "heat": np.zeros((6, 8), np.float32),
+        "mask": None,
         "truths": none,
         "missed": np.empty(0, bool),
         "boxes": np.empty((0, 5)),
@@ -347,23 +352,113 @@ def test_colours_of_boxes_survive_the_palette() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (120, 160, 3)).astype(np.uint8)
     truth, boxes = np.array([[5, 5, 40, 40], [60, 60, 90, 90.0]]), np.array([[5, 5, 38, 40, 3.2], [100, 5, 130, 40, 1]])
     drawn = strip(noise, truths=truth, missed=np.array([False, True]), boxes=boxes, hits=np.array([True, False]))
-    assert {(40, 200, 60), (235, 40, 30), (255, 210, 0)} <= colours(draw_strips([drawn], 0.0))
+    assert {GREEN, (235, 40, 30), (255, 210, 0)} <= colours(draw_strips([drawn], SCALE))
 
 
-def test_one_scale_for_the_whole_sheet_and_nan_is_dark() -> None:
+def pixels_of(strips: list[Strip], scale: Scale = SCALE) -> np.ndarray:
+    """Return what is drawn, uint8 (H, W, 3)."""
+    return np.asarray(PIL.Image.open(io.BytesIO(draw_strips(strips, scale))).convert("RGB"))
+
+
+def middle_of_map(pixels: np.ndarray) -> tuple[int, ...]:
+    """Return the colour in the middle of the map of the first strip, whose image is 60 x 80 pixels."""
+    return tuple(pixels[36 + 120, 4 + 324 + 160].tolist())
+
+
+def test_a_map_is_drawn_on_the_scale_of_training_whatever_stands_beside_it() -> None:
     black = np.zeros((60, 80, 3), np.uint8)
-    heat = np.full((6, 8), 2, np.float32)
-    heat[:3] = np.nan
-    hot = strip(black, heat=np.full((6, 8), 4, np.float32))
-    weak = strip(black, heat=heat)
-    alone, beside = (
-        np.asarray(PIL.Image.open(io.BytesIO(draw_strips(s, 1.0))).convert("RGB")) for s in ([weak], [weak, hot])
+    values = (-5.0, 1.0, 2.0, 5.0, 10.0, 1e4)
+    maps = [strip(black, heat=np.full((6, 8), value, np.float32)) for value in values]
+    hot = strip(black, heat=np.full((6, 8), 7e4, np.float32))
+    seen = [middle_of_map(pixels_of([one])) for one in maps]
+    assert seen == [middle_of_map(pixels_of([one, hot])) for one in maps]
+    below, dark, third, two_thirds, bright, above = seen
+    assert below == dark < third < two_thirds < bright == above == BRIGHTEST
+    # By the root: a ninth of the way is a third bright, four ninths are two thirds.
+    assert SCALE.shares(np.array([[1, 2, 5, 10, np.nan]], np.float32)) == pytest.approx(
+        np.array([[0, 1 / 3, 2 / 3, 1, 0]])
     )
-    middle = 4 + 324 + 160
-    assert alone[36 + 200, middle].astype(int).sum() > beside[36 + 200, middle].astype(int).sum() > 30
-    assert alone[36 + 30, middle].max() < 10
+
+
+def test_training_alone_sets_the_scale(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scales = []
+    monkeypatch.setattr(strips_module, "draw_strips", lambda _, scale: scales.append(scale) or b"")
+    write_clips()
+    for strength, remains in ((4.0, ()), (40.0, ()), (4.0, (0, 1, 2))):
+        write_scores(strength=strength, remains=remains)
+        evaluate_stage("tiny_run")
+    assert scales[0] == scales[1] != scales[2]
+    values = maps(100, [[]] * 10).astype(float)
+    low, high = np.quantile(values, [0.98, 0.9995], method="inverted_cdf")
+    assert scales[0][:2] == pytest.approx((low, low + 9 * (high - low)))
+    assert scales[0].meaning.startswith("dark to the 98 % quantile of training maps, a third bright at that of 99.95 %")
+
+
+def test_a_mask_is_outlined_exactly() -> None:
+    grey = np.full((60, 80, 3), 90, np.uint8)
+    rows, columns = np.mgrid[:60, :80]
+    radius = np.hypot(rows - 30, columns - 40)
+    ring = (radius < 20) & (radius > 8)  # an outline inside and one outside
+    box = np.array([[20, 10, 61, 51.0]])
+    shown = pixels_of([strip(grey, mask=ring, truths=box, missed=np.ones(1, bool))])[36 : 36 + 240, 4 : 4 + 320]
+    green = (shown == GREEN).all(2)
+    large = cv2.resize(ring.view(np.uint8), (320, 240), interpolation=cv2.INTER_NEAREST)
+    np.testing.assert_array_equal(green, cv2.dilate(large, np.ones((3, 3), np.uint8)) > large)
+    assert green[120, 160 - 32 : 160].any()
+    # Without a mask the box is drawn.
+    shown = pixels_of([strip(grey, truths=box, missed=np.ones(1, bool))])[36 : 36 + 240, 4 : 4 + 320]
+    assert (shown[4 * 10 - 1, 4 * 20 : 4 * 60] == GREEN).all()
+
+
+def test_a_thread_in_a_large_image_is_outlined() -> None:
+    mask = np.zeros((900, 1200), bool)
+    mask[100:800, 601] = True  # a quarter of a pixel of the panel
+    shown = pixels_of([strip(np.full((900, 1200, 3), 90, np.uint8), mask=mask)])[36 : 36 + 240, 4 : 4 + 320]
+    green = (shown == GREEN).all(2)
+    assert green[40:200].any(1).all()
+    assert not green[:20].any()
+
+
+@pytest.mark.parametrize(("form", "outlined"), [("boxes", False), ("masks", True), ("both", True)])
+def test_masks_come_from_the_label_store(
+    here: Path, monkeypatch: pytest.MonkeyPatch, form: str, outlined: bool
+) -> None:
+    shown: list[Strip] = []
+    monkeypatch.setattr(strips_module, "draw_strips", lambda strips, _: shown.extend(strips) or b"")
+    write_clips(form)
+    write_scores()
+    params_of(chosen=["swimmers_1"])
+    evaluate_stage("tiny_run")
+    chosen = shown[0]
+    assert chosen.title.startswith("chosen")
+    assert len(chosen.truths) == 2
+    if outlined:
+        np.testing.assert_array_equal(chosen.mask, masked(SET["swimmers"][1]) > 0)
+    else:
+        assert chosen.mask is None
+
+
+def test_images_of_one_name_are_told_apart_by_their_clips(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    monkeypatch.setattr(
+        strips_module, "draw_strips", lambda strips, _: titles.extend(one.title for one in strips) or b""
+    )
+    write_clips(stem="{index:03d}")
+    write_scores()
+    params_of(chosen=["empty/002", "swimmers/002.jpg", "007"])  # the eighth image of the longer clip alone
+    evaluate_stage("tiny_run")
+    first = [title.split(",")[0].partition(": ")[2] for title in titles[:3]]
+    assert first == ["empty 002.jpg", "swimmers 002.jpg", "swimmers 007.jpg"]
+    assert all(title.startswith("chosen") for title in titles[:3])
+    for wanted, message in (
+        ("002", r"'002' could be (empty/002\.jpg, swimmers/002\.jpg); write which"),
+        ("empty/02", r"no test image 'empty/02' with known truth; did you mean 'empty/00\d'"),
+    ):
+        params_of(chosen=[wanted])
+        with pytest.raises(UserError, match=message):
+            evaluate_stage("tiny_run")
 
 
 def test_a_large_sheet_stays_under_the_limit() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (360, 640, 3)).astype(np.uint8)
-    assert len(draw_strips([strip(noise, drawn=noise)] * 9, 0.0)) < 400_000
+    assert len(draw_strips([strip(noise, drawn=noise)] * 9, SCALE)) < 400_000

@@ -189,6 +189,7 @@ class Evaluate(Section):
     smoothing_s: float = Field(gt=0, le=3600)
     bootstrap: int = Field(ge=0, le=1_000_000)
     top_frames: int = Field(ge=1, le=1000)
+    gallery: bool
     box_levels: list[Annotated[float, Field(gt=0, lt=1)]] = Field(min_length=1)
     box_area: Shares
     box_aspect: float = Field(ge=1)
@@ -443,7 +444,17 @@ def _check_references(params: Params, path: Path) -> None:
                 f"{where}.uses: '{run.uses}' is prepared from the data set '{stores[run.uses]}', "
                 f"but the run is on '{run.dataset}'; give both the same data set"
             )
-        parse(Evaluate, {**params.evaluate.model_dump(), **run.evaluate}, f"{where}.evaluate")
+        evaluate = parse(Evaluate, {**params.evaluate.model_dump(), **run.evaluate}, f"{where}.evaluate")
+        _check_gallery(evaluate, run, params.features, where)
+
+
+def _check_gallery(evaluate: Evaluate, run: Run, features: Mapping[str, FeatureSet], where: str) -> None:
+    vectors = {paths.features(name).as_posix() for name, values in features.items() if values.grid == [1, 1]}
+    if evaluate.gallery and run.uses not in vectors:
+        raise UserError(
+            f"{where}.evaluate.gallery: a gallery shows features of one vector a frame, and '{run.uses}' is something "
+            "else; set it to false"
+        )
 
 
 def _stores(params: Params) -> dict[str, str]:

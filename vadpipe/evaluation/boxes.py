@@ -18,11 +18,15 @@ from vadpipe.errors import UserError
 from vadpipe.evaluation.arrays import Bools, Floats, Halves
 from vadpipe.evaluation.pixels import value_counts
 from vadpipe.params import Evaluate
+from vadpipe.pictures.heat import Scale
 
 # A swimmer with arms spread fills about half of the rectangle around him; nets of lines and carpets of glitter less.
 _FILL = 0.3
 # A box that shares more than this of itself with another one lies inside it.
 _INSIDE = 0.5
+# Spans of the levels above the lowest one at which a drawn map is brightest: what methods raise around anomalies
+# peaks at half a span to ten of them.
+_FULL = 9
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -53,6 +57,22 @@ def training_levels(maps: Iterable[Halves], quantiles: Sequence[float]) -> list[
     if not reached[-1]:
         raise UserError("the maps of the training images are empty; train and score on more images")
     return [float(values[1:][np.searchsorted(reached, quantile * reached[-1])]) for quantile in sorted(quantiles)]
+
+
+def heat_scale(levels: Sequence[float], settings: Evaluate) -> Scale:
+    """Return the scale on which maps are drawn: training maps alone set it, so that pictures can be compared.
+
+    It has the zero and the unit of the scores of boxes: dark is what lies below the lowest level, where no box begins,
+    and brightest what lies 9 spans of the levels above it. Since brightness goes with the root of the height, the
+    highest level is a third bright.
+
+    Args:
+        levels: from `training_levels`, ascending.
+    """
+    dark, span = float(levels[0]), float(levels[-1] - levels[0])
+    low, high = (f"{100 * quantile:g} %" for quantile in (min(settings.box_levels), max(settings.box_levels)))
+    meaning = f"dark to the {low} quantile of training maps, a third bright at that of {high}, full at 9 times as far"
+    return Scale(dark, dark + _FULL * (span or abs(dark) or 1.0), meaning)
 
 
 def find_boxes(

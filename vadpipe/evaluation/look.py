@@ -120,6 +120,14 @@ def normal_levels(
     Raises:
         UserError: there are no maps of training clips, or they have other frames than the clips.
     """
+    levels = map_levels(run, normal, training, settings)
+    search = partial(find_boxes, levels=levels, size=size, settings=settings)
+    found = ordered_map(lambda part: [search(values) for values in part], _normal(training, normal))
+    return levels, detection.threshold(list(chain.from_iterable(found)), settings.box_false_alarms)
+
+
+def map_levels(run: str, normal: dict[str, Bools], training: dict[str, Halves], settings: Evaluate) -> list[float]:
+    """Return the levels alone, as `normal_levels`."""
     if not training:
         raise UserError(
             f"run {run}: there are maps of the test clips but none of the training clips, from which the "
@@ -132,10 +140,7 @@ def normal_levels(
                 f"run {run}: the training clip '{name}' has {length} frames but {len(values)} maps; "
                 f"run `dvc repro score@{run}`"
             )
-    levels = training_levels(_normal(training, normal), settings.box_levels)
-    search = partial(find_boxes, levels=levels, size=size, settings=settings)
-    found = ordered_map(lambda part: [search(values) for values in part], _normal(training, normal))
-    return levels, detection.threshold(list(chain.from_iterable(found)), settings.box_false_alarms)
+    return training_levels(_normal(training, normal), settings.box_levels)
 
 
 class _Part(NamedTuple):

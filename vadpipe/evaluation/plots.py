@@ -12,22 +12,40 @@ import pandas as pd
 
 from vadpipe.clock import clock
 from vadpipe.evaluation import detection
+from vadpipe.evaluation.boxes import heat_scale
+from vadpipe.evaluation.locate import normal_frames
+from vadpipe.evaluation.look import map_levels
 from vadpipe.evaluation.run import Part, roc, timeline, told
+from vadpipe.evaluation.scored import Scored
 from vadpipe.params import Evaluate
+from vadpipe.pictures.heat import Scale
 from vadpipe.pictures.timelines import draw_timelines
 from vadpipe.pictures.top_frames import choose, draw_sheet, heat_maps
+from vadpipe.store import LabelClip
 from vadpipe.store.atomic import replacing
 from vadpipe.store.clips import Clip
+from vadpipe.store.scores import read_training_maps
 
 # Rows of timeline.csv and detections.csv: enough to see, few enough for git.
 ROWS, DETECTION_ROWS = 2500, 1000
 
 
-def write_pictures(folder: Path, settings: Evaluate, part: Part, clips: Sequence[Clip], scores: Path) -> None:
+def write_pictures(
+    folder: Path,
+    settings: Evaluate,
+    part: Part,
+    clips: Sequence[Clip],
+    training: Sequence[LabelClip],
+    scores: Path,
+) -> None:
     """Write timelines.png and top_frames.png into a folder, which is made.
 
     Args:
+        training: what is known of the training clips.
         scores: the score store of the part, for its maps.
+
+    Raises:
+        UserError: there are maps of the test clips but none of the training clips, or of other frames.
     """
     scored = part.scored
     frames = timeline(scored, settings.smoothing_s)
@@ -37,7 +55,16 @@ def write_pictures(folder: Path, settings: Evaluate, part: Part, clips: Sequence
     gaps = {clip.name: round(clip.info["fps"]) if clip.info["ordered"] else 0 for clip in clips}
     chosen = choose(frames, settings.top_frames, gaps)
     heats = heat_maps(scores, scored.seeds, scored.main, chosen)
-    (folder / "top_frames.png").write_bytes(draw_sheet(chosen, clips, heats))
+    scale = _mean_scale(settings, scored, training, scores) if heats else None
+    (folder / "top_frames.png").write_bytes(draw_sheet(chosen, clips, heats, scale))
+
+
+def _mean_scale(settings: Evaluate, scored: Scored, training: Sequence[LabelClip], scores: Path) -> Scale:
+    """Return the scale of maps that are means over the seeds."""
+    run, normal = str(scored.info["run"]), normal_frames(training)
+    maps = [read_training_maps(scores, seed, scored.main) for seed in scored.seeds]
+    levels = [map_levels(run, normal, of_seed, settings) for of_seed in maps]
+    return heat_scale(np.mean(levels, axis=0).tolist(), settings)
 
 
 def write_tables(folder: Path, settings: Evaluate, parts: Sequence[Part]) -> None:

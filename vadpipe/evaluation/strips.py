@@ -10,10 +10,14 @@ import numpy as np
 from vadpipe.clock import clock
 from vadpipe.errors import UserError, did_you_mean
 from vadpipe.evaluation import detection
+from vadpipe.evaluation.boxes import heat_scale
 from vadpipe.evaluation.locate import OVERLAPS, Located
 from vadpipe.params import Evaluate
 from vadpipe.pictures.strips import Strip, draw_strips
 from vadpipe.store.scores import read_map, read_pictures
+
+# Images that a message names.
+_LISTED = 5
 
 
 def write_strips(folder: Path, located: Located | None, seed: int, scores: Path) -> None:
@@ -24,15 +28,18 @@ def write_strips(folder: Path, located: Located | None, seed: int, scores: Path)
     """
     if located:
         strips = [_strip(located, index, title, seed, scores) for index, title in choose(located).items()]
-        (folder / "strips.png").write_bytes(draw_strips(strips, located.seen.levels[0]))
+        scale = heat_scale(located.seen.levels, located.frames.settings)
+        (folder / "strips.png").write_bytes(draw_strips(strips, scale))
 
 
 def choose(located: Located) -> dict[int, str]:
     """Return what is shown: index among the places -> what it is shown for."""
     precision = located.seen.precision
     wanted = located.frames.settings.chosen
-    stems = _stems(located) if wanted else []
-    chosen: dict[int, list[str]] = {stems.index(name): ["chosen"] for name in wanted if name in stems}
+    names = _names(located) if wanted else []
+    chosen: dict[int, list[str]] = {
+        index: ["chosen"] for name in wanted for index in [i for i, called in enumerate(names) if name in called][:1]
+    }
     ranked = np.argsort(-precision, kind="stable")[: int((~np.isnan(precision)).sum())]
     if len(ranked):
         for word, index in (("best", ranked[0]), ("median", ranked[len(ranked) // 2]), ("worst", ranked[-1])):
@@ -45,25 +52,33 @@ def choose(located: Located) -> dict[int, str]:
 
 
 def check_chosen(run: str, settings: Evaluate, several: Sequence[Located | None]) -> None:
-    """Check that `evaluate.chosen` names test images, of one category or another.
+    """Check that each of `evaluate.chosen` names a test image, of one category or another.
 
     Raises:
-        UserError: it names another one.
+        UserError: it names none, or several.
     """
     there = [located for located in several if located]
-    stems = [stem for located in there for stem in _stems(located)] if settings.chosen else []
+    names = [called for located in there for called in _names(located)] if settings.chosen else []
     for name in settings.chosen if there else []:
-        if name not in stems:
-            raise UserError(
-                f"params.yaml: evaluate.chosen of the run {run}: there is no test image '{name}' with known truth"
-                f"{did_you_mean(name, stems)}"
-            )
+        where = f"params.yaml: evaluate.chosen of the run {run}"
+        found = list(dict.fromkeys(called[-1] for called in names if name in called))
+        if not found:
+            known = {called["/" in name] for called in names}
+            raise UserError(f"{where}: there is no test image '{name}' with known truth{did_you_mean(name, known)}")
+        if len(found) > 1:
+            more = f", or {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+            raise UserError(f"{where}: '{name}' could be {', '.join(found[:_LISTED])}{more}; write which")
 
 
-def _stems(located: Located) -> list[str]:
-    """Return the stems of the files of all places."""
-    names = [truth.images.column("name") for truth in located.frames.truths]
-    return [Path(names[place.clip][place.frame]).stem for place in located.frames.places]
+def _names(located: Located) -> list[tuple[str, str, str]]:
+    """Return by what names each place goes: STEM of its file, CLIP/STEM and CLIP/FILE."""
+    files = [[Path(name) for name in truth.images.column("name")] for truth in located.frames.truths]
+    clips = [truth.name for truth in located.frames.truths]
+    names = []
+    for clip, frame in located.frames.places:
+        file = files[clip][frame]
+        names.append((file.stem, f"{clips[clip]}/{file.stem}", f"{clips[clip]}/{file.name}"))
+    return names
 
 
 def _strip(located: Located, index: int, title: str, seed: int, scores: Path) -> Strip:
@@ -82,6 +97,7 @@ def _strip(located: Located, index: int, title: str, seed: int, scores: Path) ->
         image=clip.frame(place.frame),
         drawn=None if drawn is None else drawn[place.frame],
         heat=read_map(scores, seed, clip.name, located.component)[place.frame].astype(np.float32),
+        mask=truth.drawn_mask(place.frame),
         truths=true,
         missed=~np.isin(np.arange(len(true)), matched),
         boxes=np.array(boxes).reshape(-1, 5),

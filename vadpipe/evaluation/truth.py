@@ -37,11 +37,16 @@ class ClipTruth:
         self.known: Bools = np.array(drawn) | np.array(normal)
         self.located = any(drawn)
 
+    def drawn_mask(self, frame: int) -> Bools | None:
+        """Return the mask of a frame, (H, W), or None where nobody drew one."""
+        data = self._masks[frame]
+        return None if data is None else images.decode_grey(data) > 0
+
     def mask(self, frame: int) -> Bools:
         """Return which pixels are abnormal, (H, W): those of the mask, or without one those inside the boxes."""
-        data = self._masks[frame]
-        if data is not None:
-            return images.decode_grey(data) > 0
+        drawn = self.drawn_mask(frame)
+        if drawn is not None:
+            return drawn
         mask = np.zeros(self.size, np.bool_)
         for x_min, y_min, x_max, y_max in self.boxes(frame).astype(np.int64):
             mask[max(y_min, 0) : y_max, max(x_min, 0) : x_max] = True

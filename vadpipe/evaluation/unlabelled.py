@@ -9,7 +9,7 @@ import numpy as np
 
 from vadpipe.clock import clock
 from vadpipe.evaluation.arrays import Floats
-from vadpipe.evaluation.boxes import find_boxes
+from vadpipe.evaluation.boxes import find_boxes, heat_scale
 from vadpipe.evaluation.locate import map_component, normal_frames
 from vadpipe.evaluation.look import normal_levels
 from vadpipe.evaluation.scored import Scored
@@ -62,13 +62,14 @@ def write_unlabelled(
                 image=truth.images.frame(frame),
                 drawn=None,
                 heat=heat.astype(np.float32),
+                mask=None,
                 truths=np.empty((0, 4)),
                 missed=np.empty(0, np.bool_),
                 boxes=np.array(boxes).reshape(-1, 5),
                 hits=None,
             )
         )
-    (folder / "strips_unlabelled.png").write_bytes(draw_strips(strips, levels[0]))
+    (folder / "strips_unlabelled.png").write_bytes(draw_strips(strips, heat_scale(levels, settings)))
 
 
 def _highest(

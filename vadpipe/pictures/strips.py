@@ -1,4 +1,4 @@
-"""Images panel by panel: the input, what a model drew of it, its map, and the boxes that came out."""
+"""Images panel by panel: the input and its truth, what a model drew of it, its map, and the boxes that came out."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
+from vadpipe.pictures.heat import Scale
 from vadpipe.store.images import Image
 
 _LIMIT = 400_000  # bytes of the PNG: a folder of pictures stays light
@@ -34,6 +35,7 @@ class Strip:
         image: uint8 (H, W, 3) RGB.
         drawn: what the model drew, such as its reconstruction, uint8 (h, w, 3) RGB of any size; or None.
         heat: float32 (h, w), NaN = not looked at.
+        mask: what is abnormal, bool (H, W); None = only boxes say.
         truths: true boxes, (M, 4): x_min, y_min, x_max, y_max in pixels of the image.
         missed: (M,), which of them no box finds.
         boxes: boxes and their scores, (K, 5).
@@ -44,35 +46,28 @@ class Strip:
     image: Image
     drawn: Image | None
     heat: npt.NDArray[np.float32]
+    mask: npt.NDArray[np.bool_] | None
     truths: npt.NDArray[np.float64]
     missed: npt.NDArray[np.bool_]
     boxes: npt.NDArray[np.float64]
     hits: npt.NDArray[np.bool_] | None
 
 
-def draw_strips(strips: Sequence[Strip], lowest: float) -> bytes:
-    """Draw strips one below the other and return a PNG below 400 kB.
-
-    Args:
-        strips: at least one.
-        lowest: value of a map that is dark; one scale for all strips, up to their highest value.
-    """
-    values = np.concatenate([strip.heat.ravel() for strip in strips])
-    highest = float(np.nanmax(values, initial=lowest))
+def draw_strips(strips: Sequence[Strip], scale: Scale) -> bytes:
+    """Draw strips one below the other and return a PNG below 400 kB."""
     width = _WIDTH
-    while len(png := _png(_sheet(strips, (lowest, highest), width))) > _LIMIT and width > 60:
+    while len(png := _png(_sheet(strips, scale, width))) > _LIMIT and width > 60:
         width = int(width * 0.9)
     return png
 
 
-def _sheet(strips: Sequence[Strip], scale: tuple[float, float], width: int) -> Image:
+def _sheet(strips: Sequence[Strip], scale: Scale, width: int) -> Image:
     """Arrange the strips below the names of their panels; uint8 (H, W, 3)."""
     drawn = any(strip.drawn is not None for strip in strips)
-    shown = f"map, {scale[0]:.3g} (dark) to {scale[1]:.3g}"
     heads = [
-        "input, true boxes",
+        "input, truth",
         *(["drawn by the model"] if drawn else []),
-        shown,
+        f"map, {scale.ends}",
         "boxes above threshold",
     ]
     across = len(heads) * (width + _GAP) + _GAP
@@ -89,15 +84,18 @@ def _sheet(strips: Sequence[Strip], scale: tuple[float, float], width: int) -> I
             row[: len(panel), start : start + width] = panel
         rows += [_line([(_GAP, strip.title, _INK)], across), row]
     rows.append(_line([(_GAP + index * 90, word, colour) for index, (word, colour) in enumerate(legend)], across))
+    rows.append(_line([(_GAP, f"map: {scale.meaning}", _INK)], across))
     return np.vstack(rows)
 
 
-def _panels(strip: Strip, scale: tuple[float, float], width: int, drawn: bool) -> list[Image]:
+def _panels(strip: Strip, scale: Scale, width: int, drawn: bool) -> list[Image]:
     height = round(strip.image.shape[0] * width / strip.image.shape[1])
     factor = width / strip.image.shape[1]
     small = _resized(strip.image, width, height)
     first, last = small.copy(), small.copy()
-    for box in strip.truths:
+    if strip.mask is not None:
+        first[_edge(strip.mask, width, height)] = _HIT
+    for box in strip.truths if strip.mask is None else ():
         _outline(first, box * factor, _HIT)
     for box in strip.truths[strip.missed]:
         _outline(last, box * factor, _MISSED)
@@ -112,16 +110,23 @@ def _panels(strip: Strip, scale: tuple[float, float], width: int, drawn: bool) -
     return panels
 
 
-def _heat(heat: npt.NDArray[np.float32], scale: tuple[float, float], width: int, height: int) -> Image:
-    low, high = scale
-    share = np.clip((np.nan_to_num(heat, nan=low) - low) / (high - low or 1.0), 0, 1)
-    resized = cv2.resize(share.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+def _heat(heat: npt.NDArray[np.float32], scale: Scale, width: int, height: int) -> Image:
+    resized = cv2.resize(scale.shares(heat), (width, height), interpolation=cv2.INTER_LINEAR)
     coloured: Image = _HEAT[np.round(resized * (len(_HEAT) - 1)).astype(np.intp)]
     return coloured
 
 
 def _resized(image: Image, width: int, height: int) -> Image:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
+
+
+def _edge(mask: npt.NDArray[np.bool_], width: int, height: int) -> npt.NDArray[np.bool_]:
+    """Return the pixels of a panel around what a mask marks, (height, width), so that they do not hide it."""
+    shrinks = width * height < mask.size
+    way = cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST_EXACT
+    # What a pixel of the panel holds a little of is marked: a thread would be lost.
+    marked = (cv2.resize(mask.astype(np.float32), (width, height), interpolation=way) > 0).astype(np.uint8)
+    return np.asarray(cv2.dilate(marked, np.ones((3, 3), np.uint8)) > marked)
 
 
 def _outline(panel: Image, box: npt.NDArray[np.float64], colour: Colour) -> None:

@@ -68,7 +68,7 @@ def draw_timelines(timeline: pd.DataFrame, title: str) -> bytes:
         timed = timeline["time"].notna().all()
         axis = "x: frame of the clip and h:mm:ss of its source" if timed else "x: frame of the clip"
         figure.text(1 - 0.1 / width, 0.12 / height, f"{axis}, y: score", ha="right")
-        return _png(figure)
+        return encode(figure, colours=64)
 
 
 def _panel(axes: Axes, frames: pd.DataFrame) -> None:
@@ -112,12 +112,12 @@ def _legend(timeline: pd.DataFrame) -> list[Artist]:
     return entries
 
 
-def _png(figure: Figure) -> bytes:
-    """Encode with a palette, since few colours are used."""
+def encode(figure: Figure, colours: int) -> bytes:
+    """Return a PNG below 400 kB, if some resolution gives one, with a palette, since few colours are used."""
     for dots in (100, 75, 50):
         drawn, png = BytesIO(), BytesIO()
         figure.savefig(drawn, format="png", dpi=dots, pil_kwargs={"compress_level": 0})
-        PIL.Image.open(drawn).convert("RGB").quantize(64).save(png, "png", optimize=True)
+        PIL.Image.open(drawn).convert("RGB").quantize(colours).save(png, "png", optimize=True)
         if png.tell() <= _LIMIT:
             break
     return png.getvalue()

@@ -10,19 +10,17 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import PIL.Image
 
 from vadpipe.clock import clock
+from vadpipe.pictures.heat import Heat, Scale
 from vadpipe.store.clips import Clip
 from vadpipe.store.images import Image
 from vadpipe.store.scores import read_map
 
-Heat = npt.NDArray[np.float32]
-
 _LIMIT = 400_000  # bytes of the PNG: a folder of pictures stays light
-_COLUMNS, _GAP, _CAPTION = 4, 4, 34  # pixels
+_COLUMNS, _GAP, _CAPTION, _LINE = 4, 4, 34, 18  # pixels
 UNKNOWN = -1
 _HEAT = (255, 40, 0)
 _LABELS = {
@@ -73,18 +71,20 @@ def heat_maps(scores: Path, seeds: Sequence[int], component: str, chosen: Sequen
     return heats
 
 
-def draw_sheet(chosen: Sequence[Top], clips: Sequence[Clip], heats: Sequence[Heat] | None) -> bytes:
+def draw_sheet(
+    chosen: Sequence[Top], clips: Sequence[Clip], heats: Sequence[Heat] | None, scale: Scale | None
+) -> bytes:
     """Draw the chosen frames with clip, frame, score and label, and return a PNG below 400 kB.
 
-    Heat is drawn over the frames with one scale for all, so that they can be compared.
+    Args:
+        heats: of the chosen frames, drawn over them on one scale; None = the run has no maps.
     """
     by_name = {clip.name: clip for clip in clips}
     frames = [by_name[top.clip].frame(top.frame) for top in chosen]
-    if heats:
-        shades = _shades(heats)
-        frames = [_overlay(frame, shade) for frame, shade in zip(frames, shades, strict=True)]
+    if heats and scale:
+        frames = [_overlay(frame, scale.shares(heat)) for frame, heat in zip(frames, heats, strict=True)]
     width = 320
-    while len(png := _png(_sheet(chosen, frames, width))) > _LIMIT and width > 60:
+    while len(png := _png(_sheet(chosen, frames, scale, width))) > _LIMIT and width > 60:
         width = int(width * 0.9)
     return png
 
@@ -96,15 +96,6 @@ def _png(sheet: Image) -> bytes:
     return png.getvalue()
 
 
-def _shades(heats: Sequence[Heat]) -> list[Heat]:
-    """Scale maps to [0, 1] from the median of all their values (which is background) to the highest."""
-    values = np.concatenate([heat.ravel() for heat in heats])
-    values = values[np.isfinite(values)]
-    low, high = (float(np.median(values)), float(values.max())) if len(values) else (0.0, 1.0)
-    scale = high - low if high > low else 1.0
-    return [np.clip((np.nan_to_num(heat, nan=low) - low) / scale, 0, 1).astype(np.float32) for heat in heats]
-
-
 def _overlay(frame: Image, shade: Heat) -> Image:
     # One hue: a palette for the whole sheet would lose the rare colours of a colour map.
     alpha = 0.75 * cv2.resize(shade, frame.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
@@ -112,8 +103,8 @@ def _overlay(frame: Image, shade: Heat) -> Image:
     return mixed
 
 
-def _sheet(chosen: Sequence[Top], frames: Sequence[Image], width: int) -> Image:
-    """Arrange the frames in rows, each over its caption; uint8 (H, W, 3)."""
+def _sheet(chosen: Sequence[Top], frames: Sequence[Image], scale: Scale | None, width: int) -> Image:
+    """Arrange the frames in rows, each over its caption, and the scale of the heat below; uint8 (H, W, 3)."""
     height = max(round(frame.shape[0] * width / frame.shape[1]) for frame in frames) if frames else width
     columns = min(_COLUMNS, max(len(frames), 1))
     rows = max(math.ceil(len(frames) / columns), 1)
@@ -122,7 +113,11 @@ def _sheet(chosen: Sequence[Top], frames: Sequence[Image], width: int) -> Image:
     for index, (top, frame) in enumerate(zip(chosen, frames, strict=True)):
         y, x = _GAP + index // columns * step_y, _GAP + index % columns * step_x
         sheet[y : y + height + _CAPTION, x : x + width] = _tile(top, frame, height, width)
-    return sheet
+    if scale is None:
+        return sheet
+    line = np.full((_LINE, sheet.shape[1], 3), 255, np.uint8)
+    _write(line, f"heat, {scale.ends}; {scale.meaning}", _LINE - 6, (0, 0, 0))
+    return np.vstack([sheet, line])
 
 
 def _tile(top: Top, frame: Image, height: int, width: int) -> Image:
