@@ -447,6 +447,11 @@ def test_unordered_images_are_not_smoothed(here: Path) -> None:
     assert found["components"]["error"]["smoothed"]["micro_auc"]["mean"] is None
     assert found["components"]["error"]["raw"]["micro_auc"]["mean"] > 0.5
     assert "not smoothed" in found["note"]
+    pictures = Path("plots/tiny_run/pictures")
+    assert sorted(path.name for path in pictures.iterdir()) == ["scores.png", "top_frames.png"]
+    drawn = cv2.imread(str(pictures / "scores.png"))
+    for blue, green, red in ((60, 130, 30), (30, 40, 200)):  # a dot an image: normal, abnormal
+        assert (np.abs(drawn.astype(int) - (blue, green, red)).max(axis=-1) < 30).sum() > 50
 
 
 @pytest.mark.parametrize(

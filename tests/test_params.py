@@ -183,8 +183,8 @@ def test_stage_with_a_wrong_key_or_none(tiny: Path) -> None:
 def test_the_repositorys_own_params_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPO)
     demands.check(params.load())
-    # DVC parses the file once a stage, so it stays short: a key a line, in the form that `dvc exp run -S` writes.
-    assert len(Path("params.yaml").read_text().splitlines()) < 600
+    # DVC parses the file once a stage, 0.1 ms a line, so it stays short: a key a line, as `dvc exp run -S` writes it.
+    assert len(Path("params.yaml").read_text().splitlines()) < 800
 
 
 def test_added_items_keep_every_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

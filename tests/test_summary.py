@@ -172,7 +172,7 @@ def test_the_terminal_table_is_aligned_and_says_where_pictures_are(here: Path) -
     assert len({len(line) for line in table}) == 1
     assert max(len(line) for line in out.splitlines()) < 100
     # Pictures moved to a folder of their own, since DVC wants one name for what a run may or may not have.
-    assert "plots/RUN/pictures/timelines.png" in out
+    assert "pictures in plots/RUN/pictures: timelines.png" in out
 
 
 def test_curves_of_all_runs_lie_in_one_file(here: Path) -> None:

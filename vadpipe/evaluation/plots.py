@@ -19,6 +19,7 @@ from vadpipe.evaluation.run import Part, roc, timeline, told
 from vadpipe.evaluation.scored import Scored
 from vadpipe.params import Evaluate
 from vadpipe.pictures.heat import Scale
+from vadpipe.pictures.score_rows import draw_score_rows
 from vadpipe.pictures.timelines import draw_timelines
 from vadpipe.pictures.top_frames import choose, draw_sheet, heat_maps
 from vadpipe.store import LabelClip
@@ -38,7 +39,7 @@ def write_pictures(
     training: Sequence[LabelClip],
     scores: Path,
 ) -> None:
-    """Write timelines.png and top_frames.png into a folder, which is made.
+    """Write timelines.png, or scores.png of loose images, and top_frames.png into a folder, which is made.
 
     Args:
         training: what is known of the training clips.
@@ -51,7 +52,10 @@ def write_pictures(
     frames = timeline(scored, settings.smoothing_s)
     folder.mkdir(parents=True)
     title = headline(told(part.measured), scored.category)
-    (folder / "timelines.png").write_bytes(draw_timelines(frames, title))
+    if scored.ordered:
+        (folder / "timelines.png").write_bytes(draw_timelines(frames, title))
+    else:
+        (folder / "scores.png").write_bytes(draw_score_rows(frames, title))
     gaps = {clip.name: round(clip.info["fps"]) if clip.info["ordered"] else 0 for clip in clips}
     chosen = choose(frames, settings.top_frames, gaps)
     heats = heat_maps(scores, scored.seeds, scored.main, chosen)

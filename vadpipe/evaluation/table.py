@@ -117,7 +117,8 @@ def terminal(results: Sequence[Result], problems: Sequence[Problem] = (), catego
         parts.append(
             "* looks at the whole test clip: for comparison only\n"
             f"all columns: {paths.SUMMARY_TABLE}\n"
-            f"pictures: {paths.plots('RUN')}/pictures/timelines.png, top_frames.png and, with maps, strips.png"
+            f"pictures in {paths.plots('RUN')}/pictures: timelines.png (images: scores.png), top_frames.png, "
+            "strips.png"
         )
     return "\n\n".join(parts)
 
