@@ -27,6 +27,7 @@ from vadpipe.errors import UserError
 from vadpipe.evaluation import frame, intervals, postprocess
 from vadpipe.evaluation.run import timeline
 from vadpipe.evaluation.scored import align
+from vadpipe.evaluation.table import markdown, terminal
 from vadpipe.pictures.heat import Scale
 from vadpipe.pictures.top_frames import Top, choose, draw_sheet
 from vadpipe.store import open_store
@@ -452,6 +453,25 @@ def test_unordered_images_are_not_smoothed(here: Path) -> None:
     drawn = cv2.imread(str(pictures / "scores.png"))
     for blue, green, red in ((60, 130, 30), (30, 40, 200)):  # a dot an image: normal, abnormal
         assert (np.abs(drawn.astype(int) - (blue, green, red)).max(axis=-1) < 30).sum() > 50
+
+
+def test_each_folder_of_abnormal_images_is_measured_beside_the_normal_ones(here: Path) -> None:
+    kinds: dict[str, Any] = {"bent": (12, (0, 11)), "cut": (9, (0, 8)), "good": (20, None)}
+    write_clips(kinds, ordered=False)
+    write_scores(clips=kinds, seeds=(0, 1))
+    evaluate_stage("tiny_run")
+    found = result()
+    assert {name: kind["images"] for name, kind in found["kinds"].items()} == {"bent": 12, "cut": 9}
+    table = read_scores(Path("data/scores/tiny_run")).frames
+    for name, kind in found["kinds"].items():
+        some = table[table["clip"].isin([name, "good"])]
+        expected = [roc_auc_score(of["clip"] == name, of["error"]) for _, of in some.groupby("seed")]
+        assert kind["image_auroc"]["mean"] == pytest.approx(np.mean(expected), abs=1e-6)
+        assert kind["pixels"] is None
+    shown = terminal([found], kinds=True).splitlines()
+    assert [line.split()[0] for line in shown[1:5]] == ["run", "tiny_run", "bent", "cut"]
+    assert "bent" not in terminal([found])
+    assert "### image AUROC, by folder of abnormal images" in markdown([found])
 
 
 @pytest.mark.parametrize(

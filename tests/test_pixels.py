@@ -224,3 +224,24 @@ def test_speed() -> None:
     start = time.process_time()
     assert isinstance(pixel_metrics(maps, truths), PixelFigures)
     assert time.process_time() - start < 1.5  # 0.1 s on a quiet core
+
+
+def test_a_kind_is_measured_beside_all_that_is_normal() -> None:
+    chance = np.random.default_rng(0)
+    maps = [chance.random((6, 8)).astype(np.float16) for _ in range(6)]
+    truths = [np.zeros((6, 8), np.bool_) for _ in range(6)]
+    for number in (0, 1, 4):
+        truths[number][2:4, number : number + 3] = True
+    clips = [[0], [1, 2], [3], [4, 5], []]  # the third has nothing abnormal, the last no image
+    by_clip = np.stack(
+        [
+            sum((pixels.ranked(pixels.count(maps[n], truths[n])) for n in clip), pixels.ranked(pixels.no_counts()))
+            for clip in clips
+        ]
+    )
+    found = look._kinds(by_clip)
+    assert np.isnan(found[:, [2, 4]]).all()
+    for clip in (0, 1, 3):
+        images = [*clips[clip], 3]
+        expected = pixel_metrics([maps[n] for n in images], [truths[n] for n in images])
+        assert found[:, clip] == pytest.approx((expected.auroc, expected.average_precision, expected.aupro))

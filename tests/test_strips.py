@@ -257,6 +257,10 @@ def test_masks_and_boxes_are_one_truth(here: Path) -> None:
     assert found["boxes"]["boxes"] == found["both"]["boxes"]
     assert found["masks"]["boxes"] == found["both"]["boxes"]
     assert found["boxes"]["boxes"]["iou30"]["average_precision"]["mean"] == 1
+    # The one folder with something abnormal, beside the empty one, is the whole set.
+    (kind,) = found["masks"]["kinds"].values()
+    for name in ("auroc", "average_precision", "aupro"):
+        assert kind["pixels"][name]["mean"] == pytest.approx(found["masks"]["pixels"][name]["mean"], abs=1e-6)
 
 
 @pytest.mark.parametrize(("form", "with_maps"), [("none", True), ("boxes", False)])

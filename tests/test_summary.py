@@ -66,6 +66,7 @@ def write_run(name: str, dataset: str, method: str, aucs: list[float | None], **
         "components": {"main": {"coverage": 0.9876543, "raw": kind, "smoothed": kind, "per_clip_minmax": kind}},
         "pixels": None,
         "boxes": None,
+        "kinds": {},
         "evaluate": {},
         "recorded": {},
         **more,

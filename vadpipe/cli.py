@@ -78,6 +78,9 @@ def repro(
 def results(
     names: Annotated[list[str] | None, typer.Argument(help="Data sets or runs; none = all.")] = None,
     categories: Annotated[bool, typer.Option("--categories", help="A row a category, below its run.")] = False,
+    kinds: Annotated[
+        bool, typer.Option("--kinds", help="A row a folder of abnormal images, such as a defect.")
+    ] = False,
 ) -> None:
     """Print the results table in short, and which runs failed or are not here yet; metrics/summary.md has all columns.
 
@@ -87,7 +90,7 @@ def results(
     from vadpipe.evaluation.table import terminal
 
     loaded = params.load()
-    typer.echo(terminal(*read_available(loaded, runs_of(loaded, names or [])), categories))
+    typer.echo(terminal(*read_available(loaded, runs_of(loaded, names or [])), categories, kinds))
 
 
 @data.command("add")

@@ -45,6 +45,7 @@ class Located:
     matches: Matches
     pixels: dict[str, Any]
     boxes: dict[str, Any]
+    kinds: dict[str, dict[str, Figure]]
 
 
 def locate(
@@ -84,7 +85,20 @@ def locate(
         **{name: _box_figures(matches[name], seen, frames) for name in OVERLAPS},
         **(_region_figures(seen, by_clip, frames) if scored.ordered else dict.fromkeys(("tracks", "rbdc", "tbdc"))),
     }
-    return Located(component, frames, seen[0], matches["iou30"][0], images | _pixel_figures(seen), images | boxes)
+    pixels = images | _pixel_figures(seen)
+    return Located(component, frames, seen[0], matches["iou30"][0], pixels, images | boxes, _kinds(truths, seen))
+
+
+def _kinds(truths: Sequence[ClipTruth], seen: Sequence[Seen]) -> dict[str, dict[str, Figure]]:
+    """Return the pixel figures of each clip of loose images that has something abnormal, such as a kind of defect."""
+    if not seen[0].kinds.size:
+        return {}
+    found = {}
+    for clip, truth in enumerate(truths):
+        by_seed = np.array([seed.kinds[:, clip] for seed in seen])
+        if not np.isnan(by_seed).all():
+            found[truth.name] = {name: Figure(by_seed[:, index]) for index, name in enumerate(PIXEL_FIGURES)}
+    return found
 
 
 def map_component(scored: Scored, scores: Path) -> str | None:

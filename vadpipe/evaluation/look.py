@@ -70,6 +70,8 @@ class Seen:
         precision: pixel average precision of each frame by itself, (F,); NaN where nothing is abnormal.
         per_image: the variant of AUPRO of each frame by itself, (F,); NaN where nothing is abnormal.
         resampled: the figures of every resample, (3, B).
+        kinds: of loose images the figures of each clip beside the clips without anything abnormal, (3, C); NaN where a
+            clip is one of these. Of a video (3, 0).
     """
 
     levels: list[float]
@@ -80,6 +82,7 @@ class Seen:
     precision: Floats
     per_image: Floats
     resampled: Floats
+    kinds: Floats
 
 
 def look(run: str, frames: Frames, scores: Path, seed: int, component: str) -> Seen:
@@ -93,7 +96,7 @@ def look(run: str, frames: Frames, scores: Path, seed: int, component: str) -> S
         run, frames.normal, read_training_maps(scores, seed, component), size, frames.settings
     )
     maps = [read_map(scores, seed, truth.name, component) for truth in frames.truths]
-    counts, binned, boxes, alone = _scan(frames, maps, levels)
+    counts, binned, boxes, alone, by_clip = _scan(frames, maps, levels)
     figures = pixels.figures(counts)
     return Seen(
         levels=levels,
@@ -104,6 +107,7 @@ def look(run: str, frames: Frames, scores: Path, seed: int, component: str) -> S
         precision=alone[0],
         per_image=alone[1],
         resampled=np.clip(figures[:, None] + resampled(binned, frames.weights), 0, 1),
+        kinds=_kinds(by_clip),
     )
 
 
@@ -153,16 +157,17 @@ class _Part(NamedTuple):
 
 def _scan(
     frames: Frames, maps: Sequence[Halves], levels: Sequence[float]
-) -> tuple[Floats, Floats, list[list[Box]], Floats]:
+) -> tuple[Floats, Floats, list[list[Box]], Floats, Floats]:
     """Go once through the test maps of a seed.
 
     Returns:
         The ranked counts of all frames, (3, K); binned ones of each unit, (U, 3, bins); of each frame its boxes;
-        and its average precision and AUPRO by itself, (2, F).
+        its average precision and AUPRO by itself, (2, F); and, of loose images, the ranked counts of clips, (C, 3, K).
     """
     starts = pixels.bins(pixels.value_counts(maps)[0])
     total = pixels.ranked(pixels.no_counts())
     binned = np.zeros((frames.weights.shape[1], 3, len(starts)))
+    by_clip = np.zeros((0 if frames.truths[0].images.info["ordered"] else len(frames.truths), *total.shape))
     boxes: list[list[Box]] = []
     alone: list[tuple[float, float]] = []
     by_unit = np.split(np.arange(len(frames.places)), np.flatnonzero(np.diff(frames.unit)) + 1)
@@ -170,10 +175,22 @@ def _scan(
     work = partial(_scan_part, frames, maps, levels)
     for task, part in zip(tasks, ordered_map(work, tasks), strict=True):
         total += part.counts
+        if len(by_clip):
+            by_clip[frames.places[task[0]].clip] += part.counts
         binned[frames.unit[task[0]]] += np.add.reduceat(part.counts, starts, axis=1)
         boxes += part.boxes
         alone += part.alone
-    return total, binned, boxes, np.array(alone).reshape(-1, 2).T
+    return total, binned, boxes, np.array(alone).reshape(-1, 2).T, by_clip
+
+
+def _kinds(by_clip: Floats) -> Floats:
+    """Return the pixel figures of each clip with something abnormal beside all that have nothing, (3, C)."""
+    abnormal = by_clip[:, 1].any(axis=1)
+    normal = by_clip[~abnormal].sum(axis=0)
+    found = np.full((3, len(by_clip)), np.nan)
+    for clip in np.flatnonzero(abnormal):
+        found[:, clip] = pixels.figures(by_clip[clip] + normal)
+    return found
 
 
 def _scan_part(frames: Frames, maps: Sequence[Halves], levels: Sequence[float], part: Ints) -> _Part:

@@ -63,6 +63,18 @@ class _Boxes(BaseModel):
     tbdc: _Bootstrapped | None
 
 
+class _KindPixels(BaseModel):
+    auroc: _Figure
+    average_precision: _Figure
+    aupro: _Figure
+
+
+class _Kind(BaseModel):
+    images: int
+    image_auroc: _Figure
+    pixels: _KindPixels | None
+
+
 class _Category(BaseModel):
     clips: int
     frames: int
@@ -73,6 +85,7 @@ class _Category(BaseModel):
     components: dict[str, _Component]
     pixels: _Pixels | None
     boxes: _Boxes | None
+    kinds: dict[str, _Kind]
 
 
 class _Run(BaseModel):

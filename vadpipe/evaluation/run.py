@@ -66,6 +66,7 @@ def _over_categories(measured: Mapping[str | None, dict[str, Any]]) -> dict[str,
         "components": _mean([part["components"] for part in parts]),
         "pixels": _mean([part["pixels"] for part in located]) if located else None,
         "boxes": _mean([part["boxes"] for part in located]) if located else None,
+        "kinds": {},
     }
     alike = {"run", "dataset", "method", "uses", "seeds", "ordered", "component", "evaluate", "recorded"}
     each = {
@@ -132,6 +133,7 @@ def measure(name: str, run: Run, settings: Evaluate, scored: Scored, located: Lo
         "components": components,
         "pixels": located.pixels if located else None,
         "boxes": located.boxes if located else None,
+        "kinds": _kinds(scored, located.kinds if located else {}),
         "evaluate": settings.model_dump(),
         "recorded": scored.info,
     }
@@ -160,6 +162,29 @@ def _test_set(scored: Scored) -> dict[str, Any]:
         "two_class_clips": sum({0, 1} <= set(labels.tolist()) for labels in by_clip),
         "note": "; ".join(notes) or None,
     }
+
+
+def _kinds(scored: Scored, pixels: Mapping[str, dict[str, Figure]]) -> dict[str, dict[str, Any]]:
+    """Measure each clip of loose images that has abnormal ones, such as a kind of defect, beside all normal images.
+
+    Args:
+        pixels: of clips by name, the figures of their maps.
+    """
+    if scored.ordered:
+        return {}
+    normal = scored.labels == 0
+    found: dict[str, dict[str, Any]] = {}
+    for index, name in enumerate(scored.names):
+        own = (scored.clip == index) & (scored.labels == 1)
+        if not own.any() or not normal.any():
+            continue
+        aucs = []
+        for row in scored.components[scored.main]:
+            usable = (own | normal) & ~np.isnan(row)
+            pairs = frame.count_pairs(scored.labels[usable], row[usable], np.zeros(usable.sum(), np.int64), 1)
+            aucs.append(frame.micro_auc(pairs))
+        found[name] = {"images": int(own.sum()), "image_auroc": Figure(aucs), "pixels": pixels.get(name)}
+    return found
 
 
 def _metrics(scores: Floats, scored: Scored, weights: Ints) -> dict[str, Figure]:

@@ -80,6 +80,20 @@ def by_category(result: Result) -> dict[str, Result]:
     return {category: alike | found for category, found in result.get("categories", {}).items()}
 
 
+def by_kind(result: Result) -> dict[str, Result]:
+    """Return what is known of each clip of loose images that has abnormal ones, such as a kind of defect.
+
+    Of several categories it is that of all, or none where a clip tests several of them, as in sets of classes.
+    """
+    categories = by_category(result)
+    if not categories:
+        return dict(result["kinds"])
+    names = [name for one in categories.values() for name in one["kinds"]]
+    if len(set(names)) < len(names):
+        return {}
+    return {name: kind for one in categories.values() for name, kind in one["kinds"].items()}
+
+
 def map_figure(result: Result, *place: str) -> Result | None:
     """Return a figure of a run's maps with its intervals; None if the run has no maps, or the set no such truth.
 

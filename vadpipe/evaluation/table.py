@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
 
 from vadpipe import paths
 from vadpipe.evaluation.map_table import NOTES as MAP_NOTES
 from vadpipe.evaluation.map_table import map_table
 from vadpipe.evaluation.markdown import figure, table, with_bootstrap
 from vadpipe.evaluation.problems import Problem
-from vadpipe.evaluation.summary import Result, by_category, by_dataset, headline, map_mean, mean, published, remarks
+from vadpipe.evaluation.summary import (
+    Result,
+    by_category,
+    by_dataset,
+    by_kind,
+    headline,
+    map_mean,
+    mean,
+    published,
+    remarks,
+)
 
 _HEADER = (
     "run",
@@ -27,6 +36,9 @@ _HEADER = (
     "EER",
     "published",
 )
+
+# Of a kind of abnormal images: title of a table -> where the figure stands.
+_KIND_FIGURES = {"image AUROC": ("image_auroc",), "AUPRO": ("pixels", "aupro")}
 
 # Loose images have neither an order nor clips.
 _IMAGE_HEADER = ("run", "method", "seeds", "coverage", "**image AUROC**", "AP", "EER", "F1-max, oracle", "published")
@@ -53,6 +65,8 @@ _NOTES = """\
 - Of a data set with **categories** a run has a model for each, and its row is the mean over them, those in which
   a figure is undefined left out. Each seed's figures are averaged first, then `±` is over seeds; the bootstrap draws
   the clips of each category by itself. `vadpipe results --categories` has a row a category.
+- Of loose images each **folder** of abnormal ones, such as a kind of defect, is measured beside all normal images:
+  `vadpipe results --kinds`.
 - **coverage**: share of test frames with a score; the others leave all metrics.
 - **published**: what others report; their protocol is told under the table and is rarely ours.
 - The pipeline chooses nothing on test labels: no threshold, no checkpoint, no sign, no smoothing.
@@ -77,7 +91,7 @@ def markdown(results: Sequence[Result], problems: Sequence[Problem] = ()) -> str
         ]
         if lines:
             parts.append("\n".join(f"- {line}" for line in lines))
-        parts += filter(None, [map_table(group), _category_table(group)])
+        parts += filter(None, [map_table(group), _category_table(group), *_kind_tables(group)])
     notes = [_NOTES, MAP_NOTES] if any(result["pixels"] for result in results) else [_NOTES]
     parts.append("## What the columns are\n\n" + "\n".join(notes))
     return "\n\n".join(parts) + "\n"
@@ -96,15 +110,41 @@ def _category_table(group: Sequence[Result]) -> str | None:
     return f"### {what}, by category\n\n{table(('category', *runs), rows)}"
 
 
-def terminal(results: Sequence[Result], problems: Sequence[Problem] = (), categories: bool = False) -> str:
+def _kind_tables(group: Sequence[Result]) -> Iterator[str]:
+    """Yield a table a figure, a row a kind of defect and a column a run."""
+    runs = {result["run"]: by_kind(result) for result in group}
+    names = list(dict.fromkeys(name for found in runs.values() for name in found))
+    if len(names) < 2:
+        return
+    for what, place in _KIND_FIGURES.items():
+        measured = {run: kinds for run, kinds in runs.items() if any(_kind(one, place) for one in kinds.values())}
+        rows = [
+            (name, *(figure(_kind(found.get(name), place) or {"mean": None}) for found in measured.values()))
+            for name in names
+        ]
+        if measured:
+            yield f"### {what}, by folder of abnormal images\n\n{table(('folder', *measured), rows)}"
+
+
+def _kind(kind: Result | None, place: Sequence[str]) -> Result | None:
+    """Return a figure of a kind; None where there is none."""
+    for key in place:
+        kind = kind and kind[key]
+    return kind
+
+
+def terminal(
+    results: Sequence[Result], problems: Sequence[Problem] = (), categories: bool = False, kinds: bool = False
+) -> str:
     """Return the columns that matter most, aligned, what failed or is not here yet, and where the rest lies.
 
     Args:
         categories: whether the categories of a run have a row each below it.
+        kinds: whether the kinds of abnormal images have one.
     """
     parts = []
     for dataset, (group, failed) in _groups(results, problems).items():
-        rows = _terminal_rows(group, categories) if group else []
+        rows = _terminal_rows(group, categories, kinds) if group else []
         without = [problem for problem in failed if not _measured(problem, group)]
         names = [row[0] for row in rows] + [problem.run for problem in without]
         widths = [max(map(len, names)), *(max(map(len, column)) for column in list(zip(*rows, strict=True))[1:])]
@@ -158,7 +198,7 @@ def _failed_row(problem: Problem, header: Sequence[str]) -> tuple[str, ...]:
     return (problem.run, problem.method, "-", "-", "**failed**", *("-" for _ in header[5:]))
 
 
-def _terminal_rows(group: Sequence[Result], categories: bool) -> list[tuple[str, ...]]:
+def _terminal_rows(group: Sequence[Result], categories: bool, kinds: bool) -> list[tuple[str, ...]]:
     """Return the header and a row a run; of loose images, and of runs without maps, only columns that apply."""
     columns = {"raw micro": ("raw", "micro_auc")}
     if group[0]["ordered"]:
@@ -169,20 +209,31 @@ def _terminal_rows(group: Sequence[Result], categories: bool) -> list[tuple[str,
     maps = {"pixel AP": "pixel_ap", "AUPRO": "aupro", "AP@0.3": "box_ap30"}
     if not any(result["pixels"] for result in group):
         maps = {}
-    several = [(result["run"], result) for result in group]
-    if categories:
-        parts = [[row, *((f"  {name}", one) for name, one in by_category(row[1]).items())] for row in several]
-        several = list(chain.from_iterable(parts))
-    rows = [
-        (
-            name,
-            *(_number(mean(result, *place)) for place in columns.values()),
-            f"{result['coverage']:.1%}",
-            *(_number(map_mean(result, metric)) for metric in maps.values()),
-        )
-        for name, result in several
-    ]
-    return [("run", *columns, "coverage", *maps), *rows]
+    rows: list[tuple[str, ...]] = [("run", *columns, "coverage", *maps)]
+    for result in group:
+        parts = by_category(result) if categories else {}
+        for name, one in [(result["run"], result), *((f"  {name}", one) for name, one in parts.items())]:
+            rows.append(
+                (
+                    name,
+                    *(_number(mean(one, *place)) for place in columns.values()),
+                    f"{one['coverage']:.1%}",
+                    *(_number(map_mean(one, metric)) for metric in maps.values()),
+                )
+            )
+            # Those of a category stand below it, else below the run.
+            if kinds and not (parts and one is result):
+                rows += _kind_rows(one["kinds"] if parts else by_kind(one), maps)
+    return rows
+
+
+def _kind_rows(kinds: Mapping[str, Result], maps: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
+    """Yield a row a kind of abnormal images, in the columns of loose images."""
+    places = {"pixel_ap": ("pixels", "average_precision"), "aupro": ("pixels", "aupro")}
+    for name, kind in kinds.items():
+        found = [_kind(kind, places[metric]) if metric in places else None for metric in maps.values()]
+        figures = [_number(one["mean"]) if one else "-" for one in found]
+        yield f"    {name}", _number(kind["image_auroc"]["mean"]), "", *figures
 
 
 def _row(result: Result) -> tuple[str, ...]:
