@@ -141,6 +141,22 @@ def test_a_training_image_is_scored_as_if_it_were_none(store: Store[FeatureClip]
         assert together[row] == pytest.approx(values[0], rel=2e-3)
 
 
+def test_padim_may_draw_no_channel_of_a_layer(store: Store[FeatureClip], tmp_path: Path) -> None:
+    layers = [[one[0], resized(one[1], 6, 8, mode="nearest")] for one in (TRAINING, TEST)]
+    normal, tested = (np.concatenate(one, axis=-1).astype(np.float64) for one in layers)
+    drawn = set()
+    for seed in range(4):
+        method = Padim(Padim.Train(**{**PADIM, "dimensions": 1}), Padim.Score(sigma=0.0, device="cpu"))
+        method.fit(store, Fit(seed, tmp_path))
+        (channel,) = method.chosen
+        drawn.add(bool(channel < SHAPES[0][2]))
+        (found,) = method.score(store.clips("test")[0])
+        deviation = np.sqrt(normal[..., channel].var(0, ddof=1) + 0.01)
+        expected = np.abs(tested[..., channel] - normal[..., channel].mean(0)) / deviation
+        assert found.maps["distance"] == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    assert drawn == {True, False}
+
+
 @pytest.mark.parametrize("neighbours", [1, 3])
 def test_patchcore_is_the_nearest_place(store: Store[FeatureClip], tmp_path: Path, neighbours: int) -> None:
     score = PatchCore.Score(neighbours=neighbours, sigma=0.0, device="cpu")

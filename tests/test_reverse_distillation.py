@@ -89,6 +89,21 @@ def test_the_map_is_a_sum_of_cosines(store: Store[FeatureClip], tmp_path: Path) 
     assert found == pytest.approx(expected.numpy(), abs=1e-4)
 
 
+def test_row_groups_of_the_store_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.test_feature_maps.SHAPES", EVEN)
+    torch.manual_seed(0)
+    own = method()
+    own.network = ReverseStudent([6, 8, 10], "basic", 1, [1, 1, 1], 1).eval()
+    found = []
+    for rows in (3, 256):
+        monkeypatch.setattr("vadpipe.store.features.ROWS", rows)
+        (clip,) = write(tmp_path / str(rows), {"train/a": maps(11, 2, EVEN)}).clips("train")
+        parts = [one.maps["difference"] for one in own.score(clip)]
+        assert [len(one) for one in parts] == [8, 3]
+        found.append(np.concatenate(parts))
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
 @pytest.mark.parametrize("loss", ["image", "place"])
 def test_losses(loss: str) -> None:
     own = method(loss=loss)

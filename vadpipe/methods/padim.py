@@ -64,8 +64,8 @@ class Padim(Method[FeatureClip]):
             UserError: the features are no maps of these layers, or there is one training image.
         """
         clips = training_clips(self, store)
-        first = self._joined(clips[0], next(clips[0].chunks()))
-        channels = first.shape[-1]
+        first = next(clips[0].chunks())
+        channels = sum(one.shape[-1] for one in clips[0].maps(first, self.train.layers))
         if self.train.dimensions > channels:
             raise UserError(
                 f"padim: train.dimensions is {self.train.dimensions}, but layers {self.train.layers} have {channels} "
@@ -74,13 +74,13 @@ class Padim(Method[FeatureClip]):
         order = np.random.default_rng(fit.seed).permutation(channels)
         self.chosen = np.sort(order[: self.train.dimensions])
         # Moved to where the first images are, the products keep their digits.
-        self.centre = self._cells(first).mean(axis=0)
+        self.centre = self._cells(clips[0], first).mean(axis=0)
         sums = torch.zeros(*self.centre.shape)
         products = torch.zeros(*self.centre.shape, self.centre.shape[-1])
         count = 0
         for clip in clips:
             for chunk in clip.chunks():
-                cells = self._cells(self._joined(clip, chunk)) - self.centre
+                cells = self._cells(clip, chunk) - self.centre
                 moved = torch.from_numpy(cells).transpose(0, 1)
                 sums += moved.sum(1)
                 products.baddbmm_(moved.transpose(1, 2), moved)
@@ -121,12 +121,12 @@ class Padim(Method[FeatureClip]):
         device = choose_device(self.score_params.device)
         whiten, centre = (torch.from_numpy(one).to(device) for one in (self.whiten, self.centre))
         for chunk in clip.chunks():
-            maps = self._joined(clip, chunk)
-            moved = torch.from_numpy(self._cells(maps)).to(device) - centre
+            height, width = clip.maps(chunk, self.train.layers)[0].shape[1:3]
+            moved = torch.from_numpy(self._cells(clip, chunk)).to(device) - centre
             # (places, channels, channels) times (places, channels, n)
             squares: Maps = (whiten @ moved.permute(1, 2, 0)).square().sum(1).T.cpu().numpy()
             squares = self._without_itself(squares) if clip.split == "train" else squares
-            roots: Maps = np.sqrt(squares).reshape(maps.shape[:3])
+            roots: Maps = np.sqrt(squares).reshape(-1, height, width)
             found = blurred(roots, self.score_params.sigma, clip.info["computed"]["height"])
             yield Scores({"distance": found.max(axis=(1, 2))}, {"distance": found})
 
@@ -144,10 +144,12 @@ class Padim(Method[FeatureClip]):
         found = (count / (count - 1)) ** 2 * shrunk / np.maximum(rest, 1e-6)
         return found.astype(np.float32)
 
-    def _joined(self, clip: FeatureClip, chunk: Maps) -> Maps:
-        """Return the maps of all layers as one, (n, h, w, all channels)."""
-        return joined(clip.maps(chunk, self.train.layers), nearest=True)
-
-    def _cells(self, maps: Maps) -> Maps:
-        """Return the chosen channels of maps, (n, places, channels)."""
-        return np.ascontiguousarray(maps.reshape(len(maps), -1, maps.shape[-1])[..., self.chosen])
+    def _cells(self, clip: FeatureClip, chunk: Maps) -> Maps:
+        """Return the chosen channels of all layers, (n, places, channels)."""
+        layers = clip.maps(chunk, self.train.layers)
+        starts = np.cumsum([0, *(one.shape[-1] for one in layers)])
+        # Chosen before they are enlarged, of which three of four would be thrown away again.
+        parts = np.split(self.chosen, np.searchsorted(self.chosen, starts[1:-1]))
+        few = [np.take(one, part - start, axis=-1) for one, part, start in zip(layers, parts, starts, strict=False)]
+        maps = joined([few[0], *(one for one in few[1:] if one.shape[-1])], nearest=True)
+        return maps.reshape(len(maps), -1, maps.shape[-1])

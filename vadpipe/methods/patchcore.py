@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import torch
 from pydantic import Field
 from safetensors.numpy import load_file, save_file
 
@@ -24,7 +24,7 @@ from vadpipe.errors import UserError
 from vadpipe.methods.base import Fit, FitParams, Method, Section, training_clips
 from vadpipe.nn.coreset import k_centre
 from vadpipe.nn.maps import Maps, blurred, joined, neighbourhood_means
-from vadpipe.nn.neighbours import Gallery
+from vadpipe.nn.neighbours import Gallery, Indices
 from vadpipe.params import Device, Seeds
 from vadpipe.store import FeatureClip, Store
 from vadpipe.store.atomic import write_json
@@ -151,18 +151,24 @@ class Memory:
         """Return of places (n, h, w, channels) the distances to the nearest vector, (n, h, w), and scores (n,)."""
         squares, rows = self.gallery.nearest(cells.reshape(-1, cells.shape[-1]))
         found = np.sqrt(squares[:, 0]).reshape(cells.shape[:3])
-        scores = [self._image(*one) for one in zip(cells, found, rows.reshape(found.shape), strict=True)]
-        return found, np.array(scores, np.float32)
+        place = found.reshape(len(found), -1).argmax(1) + np.arange(len(found)) * found[0].size
+        scores = self._images(cells.reshape(-1, cells.shape[-1])[place], found.ravel()[place], rows[place, 0])
+        return found, scores
 
-    def _image(self, cells: Maps, distances: Maps, rows: npt.NDArray[np.int64]) -> float:
-        """Return the score of an image: its largest distance times how lonely that place's nearest vector is."""
-        place = np.unravel_index(int(distances.argmax()), distances.shape)
-        largest = float(distances[place])
+    def _images(self, cells: Maps, largest: Maps, rows: Indices) -> Maps:
+        """Return the scores of images, (n,): the largest distance times how lonely that place's nearest vector is.
+
+        Args:
+            cells: the vectors of the places with the largest distances, (n, channels).
+            largest: these distances, (n,).
+            rows: of the memory that they are from, (n,).
+        """
         if self.neighbours == 1:
             return largest
-        nearest = self.bank[rows[place]]
-        beside = np.argpartition(((self.bank - nearest) ** 2).sum(axis=1), self.neighbours - 1)
-        others = self.bank[beside[: self.neighbours]]
-        around = np.sqrt(((others - cells[place]) ** 2).sum(axis=1))
+        bank = torch.from_numpy(self.bank)
+        apart = torch.cdist(bank[rows], bank, compute_mode="donot_use_mm_for_euclid_dist")
+        beside = apart.topk(self.neighbours, largest=False).indices.numpy()
+        around = np.sqrt(((self.bank[beside] - cells[:, None]) ** 2).sum(axis=2))
         # 1 - exp(largest) / sum(exp(around)), without numbers that overflow
-        return largest * (1 - 1 / float(np.exp(around - largest).sum()))
+        scores: Maps = largest * (1 - 1 / np.exp(around - largest[:, None]).sum(axis=1))
+        return scores

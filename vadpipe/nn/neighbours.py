@@ -21,8 +21,8 @@ _GALLERY_STEP = 65_536
 _SPARE = 8
 # Training vectors, about, that the centre is taken of.
 _CENTRE_OF = 10_000
-# Queries and gallery rows of a tile: 2 MiB of distances.
-_TILE = 256, 2048
+# Queries and gallery rows of a tile: 4 MiB of distances. Square, for the product of long vectors is fastest then.
+_TILE = 1024, 1024
 # Floats of candidates that are compared anew at once.
 _AT_ONCE = 2**24
 
