@@ -62,6 +62,23 @@ def test_stages_run_side_by_side_and_after_what_they_need() -> None:
     assert sorted(done) == sorted(graph)
 
 
+def test_the_longest_chain_comes_first() -> None:
+    # Of `a` nothing hangs, of `z` a chain of three, of `b` a chain of two.
+    graph = stage_graph(
+        'digraph {"a"; "z" -> "y"; "y" -> "x"; "x" -> "w"; "b" -> "c"; "c" -> "d"; }'.replace("; ", "\n")
+    )
+    done: list[str] = []
+
+    def run(stage: str) -> int:
+        done.append(stage)
+        return 0
+
+    assert run_in_order(graph, set(graph), run, 1) == []
+    assert done == ["z", "b", "y", "c", "x", "a", "d", "w"]
+    assert run_in_order(graph, {"a", "c", "d"}, lambda stage: done.append(stage) or 0, 1) == []
+    assert done[-3:] == ["c", "a", "d"]
+
+
 def test_what_does_not_hang_on_a_failure_runs() -> None:
     graph = stage_graph(DOT)
     ran: list[str] = []

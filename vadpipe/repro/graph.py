@@ -87,16 +87,23 @@ def pending(graph: Graph, changed: set[str]) -> set[str]:
 def run_in_order(graph: Graph, stages: set[str], run: Callable[[str], int], jobs: int) -> list[str]:
     """Run stages, each once those that it needs are done, and return the failed ones.
 
-    Whatever ends this early does not wait for what runs.
+    Of those that could run, that which most stages wait for one after the other comes first: what has a long way to go
+    does not begin when all else is done. Whatever ends this early does not wait for what runs.
     """
-    order = TopologicalSorter({stage: graph[stage] & stages for stage in sorted(stages)})
+    needs = {stage: graph[stage] & stages for stage in sorted(stages)}
+    behind = _chains(needs)
+    order = TopologicalSorter(needs)
     order.prepare()
     failed: list[str] = []
+    ready: list[str] = []
     running: dict[Future[int], str] = {}
     pool = ThreadPoolExecutor(jobs)
     try:
         while True:
-            running |= {pool.submit(run, stage): stage for stage in order.get_ready()}
+            ready = sorted([*ready, *order.get_ready()], key=lambda stage: (-behind[stage], stage))
+            free = jobs - len(running)
+            running |= {pool.submit(run, stage): stage for stage in ready[:free]}
+            ready = ready[free:]
             if not running:
                 return failed
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -107,3 +114,12 @@ def run_in_order(graph: Graph, stages: set[str], run: Callable[[str], int], jobs
                     order.done(stage)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _chains(needs: Graph) -> dict[str, int]:
+    """Return how many stages wait for each one, one after the other at most."""
+    behind = dict.fromkeys(needs, 0)
+    for stage in reversed(list(TopologicalSorter(needs).static_order())):
+        for need in needs[stage]:
+            behind[need] = max(behind[need], behind[stage] + 1)
+    return behind
