@@ -32,6 +32,7 @@ from vadpipe.methods import base
 REPO = Path(__file__).resolve().parent.parent
 STAGES = REPO / "stages"
 ROUNDS = 5
+ON_MAPS = ("spade", "padim", "patchcore", "reverse_distillation")
 # Frames of a folder, taken as they are.
 INGEST: dict[str, Any] = {
     **dict.fromkeys(("objects", "labels", "rate", "end", "side", "quality")),
@@ -307,6 +308,54 @@ def bench_memory() -> str:
     return "peak memory, clip of 3000 / of 300 frames (at most 1.2): " + ", ".join(rows)
 
 
+def products_workspace(tested: int) -> None:
+    """Write a data set `bench` of drawn products, a quarter of the tested ones good, and runs of methods on maps."""
+    from vadpipe.scenes.products import picture
+    from vadpipe.scenes.products.defects import DEFECTS
+
+    root = Path("data/raw/bench/board")
+    kinds = [("train", "good", 20), *(("test", kind, tested // 4) for kind in ("good", *DEFECTS))]
+    for split, kind, count in kinds:
+        defect = None if kind == "good" else kind
+        for folder in (root / split / kind, *([root / "ground_truth" / kind] if defect else [])):
+            folder.mkdir(parents=True)
+        for index in range(count):
+            image, mask = picture("board", defect, 224, np.random.default_rng((len(split), index)))
+            cv2.imwrite(str(root / split / kind / f"{index:04d}.png"), image[..., ::-1])
+            if defect:
+                cv2.imwrite(str(root / "ground_truth" / kind / f"{index:04d}_mask.png"), mask * np.uint8(255))
+    params = YAML(typ="safe").load(REPO / "params.yaml")
+    params["generate"] = params["flow"] = params["inpaint"] = params["pool_mask"] = params["composite"] = {}
+    params["ingest"] = {"bench": {**INGEST, "reader": "mvtec", "fps": None}}
+    maps = {**starter.BACKBONE, "uses": "data/clips/bench", "layers": [1, 2, 3, 4], "grid": None}
+    params["features"] = {"bench": maps}
+    params["runs"] = {name: starter.run("bench", name, "data/features/bench") for name in ON_MAPS}
+    params["runs"]["spade"]["score"] = {"k": 5}
+    params["runs"]["reverse_distillation"]["train"] = {"epochs": 1}
+    YAML().dump(params, Path("params.yaml"))
+
+
+def bench_image_memory() -> str:
+    """Memory does not grow with the number of tested images, pixel figures included."""
+    peaks: dict[str, list[float]] = {}
+    for tested in (100, 400):
+        folder = Path(str(tested))
+        folder.mkdir()
+        os.chdir(folder)
+        products_workspace(tested)
+        stage("ingest", "bench")
+        peaks.setdefault("features", []).append(peak([sys.executable, str(STAGES / "features.py"), "bench"]))
+        for run in ON_MAPS:
+            stage("train", run)
+            for name in ("score", "evaluate"):
+                command = [sys.executable, str(STAGES / f"{name}.py"), run]
+                peaks.setdefault(f"{name} {run}", []).append(peak(command))
+        os.chdir("..")
+        shutil.rmtree(folder)
+    rows = [f"{name} {b / a:.2f} ({a:.0f} -> {b:.0f} MiB)" for name, (a, b) in peaks.items()]
+    return "peak memory, 400 / 100 tested images (at most 1.2): " + ", ".join(rows)
+
+
 def bench_sdmae() -> str:
     """The masked autoencoder scores at least twice as fast as its layers one by one, each form in its own process."""
 
@@ -361,7 +410,7 @@ def bench_composite() -> str:
     return f"composite on two cores / on one: {ratio:.2f} (at least 1.8); {one:.1f} against {two:.1f} s"
 
 
-def patches(images: int, layers: tuple[int, ...], first: int) -> np.ndarray:
+def patches(images: int, layers: tuple[int, ...], first: int, other: dict[str, str] | None = None) -> np.ndarray:
     """Return the vectors of all places of drawn products, as `patchcore` and `spade` compare them."""
     import torch
 
@@ -370,7 +419,7 @@ def patches(images: int, layers: tuple[int, ...], first: int) -> np.ndarray:
     from vadpipe.params import FeatureSet
     from vadpipe.scenes.products import picture
 
-    settings: dict[str, Any] = {**starter.BACKBONE, "uses": "", "layers": list(layers), "grid": None}
+    settings: dict[str, Any] = {**starter.BACKBONE, "uses": "", "layers": list(layers), "grid": None, **(other or {})}
     backbone = Backbone(FeatureSet(**settings), None)
     shown = [picture("board", None, 224, np.random.default_rng(first + number))[0] for number in range(images)]
     found = []
@@ -452,6 +501,7 @@ BENCHMARKS = {
     "composite": bench_composite,
     "sdmae": bench_sdmae,
     "memory": bench_memory,
+    "image_memory": bench_image_memory,
     "repro": bench_repro,
 }
 
