@@ -18,7 +18,7 @@ from vadpipe.datasets.idx import write_idx
 from vadpipe.errors import UserError
 from vadpipe.evaluation.intervals import Figure, clip_weights, mean_figure
 from vadpipe.evaluation.problems import read_available
-from vadpipe.evaluation.summary import by_category, read_result
+from vadpipe.evaluation.summary import by_category, read_result, remarks
 from vadpipe.evaluation.table import markdown, terminal
 from vadpipe.params import load
 from vadpipe.store.scores import categories, read_scores
@@ -115,7 +115,12 @@ def test_tables_and_pictures_have_every_category(three: Path) -> None:
 
 def test_some_categories_are_enough(three: Path) -> None:
     write_params(small_params("brightness", "data/clips/three", train={"categories": ["class[02]"]}))
-    assert list(run()["categories"]) == ["class0", "class2"]
+    found = run()
+    assert list(found["categories"]) == ["class0", "class2"]
+    whole = {**found, "run": "all", "categories": {**found["categories"], "class1": found["categories"]["class0"]}}
+    told = "one has 2 of 3 categories: its mean is not to be compared with those of all."
+    assert remarks([found, whole]) == [told]
+    assert remarks([found]) == []
 
 
 @pytest.mark.parametrize(

@@ -358,6 +358,9 @@ def test_a_folder_of_labelled_images_has_classes(classes: Path, tmp_path: Path) 
         find_labelled(classes / "dark")
     with pytest.raises(UserError, match="nowhere"):
         find_labelled(tmp_path / "nowhere")
+    (classes / "empty").mkdir()
+    with pytest.raises(UserError, match="empty has no images"):
+        find_labelled(classes)
     (classes / "dark" / "0.png").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"0\.png: .*; mend or remove it"):
         encoded(classes / "dark" / "0.png")

@@ -142,16 +142,27 @@ def by_dataset(results: Sequence[Result]) -> dict[str, list[Result]]:
 
 
 def remarks(group: Sequence[Result]) -> list[str]:
-    """Say of each method of a data set whether the best baseline without a network beats it."""
+    """Say which runs of a data set are no match: beaten by a baseline without a network, or of fewer categories."""
+    found = _fewer_categories(group)
     measured = [(result, auc) for result in group if (auc := headline(result)["mean"]) is not None]
     baselines = [(auc, result["run"]) for result, auc in measured if result["method"] in BASELINES]
     if not baselines:
-        return []
+        return found
     best, name = max(baselines)
-    return [
+    return found + [
         f"{result['run']} ({auc:.3f}) is below {name} ({best:.3f}), a baseline without a network."
         for result, auc in measured
         if result["method"] not in BASELINES and auc < best
+    ]
+
+
+def _fewer_categories(group: Sequence[Result]) -> list[str]:
+    counts = {result["run"]: len(by_category(result)) for result in group}
+    most = max(counts.values(), default=0)
+    return [
+        f"{run} has {count} of {most} categories: its mean is not to be compared with those of all."
+        for run, count in counts.items()
+        if count < most
     ]
 
 

@@ -12,8 +12,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from vadpipe.datasets.files import entries, image_files
 from vadpipe.errors import UserError
+from vadpipe.files import check_folder, reading
 from vadpipe.store.image_files import read_image
 from vadpipe.store.images import encode_png
 
@@ -44,16 +44,20 @@ def find_labelled(folder: Path) -> Labelled:
     """Find the images of a folder of class folders.
 
     Raises:
-        UserError: it is not there, or it has fewer than two classes.
+        UserError: it cannot be read, it has fewer than two classes, or one of them has no file.
     """
-    classes = [path for path in entries(folder) if path.is_dir()]
+    check_folder(folder)
+    classes = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
     if len(classes) < 2:
         raise UserError(
             f"{folder} is no folder of labelled images: it needs two classes at least, FOLDER/CLASS/*.jpg, and has "
             f"{len(classes)}"
         )
     classes.sort(key=lambda path: path.name)
-    found = [image_files(path) for path in classes]
+    found = [sorted(file for file in path.iterdir() if not file.name.startswith(".")) for path in classes]
+    for path, files in zip(classes, found, strict=True):
+        if not files:
+            raise UserError(f"{path} has no images; add some, or remove it")
     labels = np.repeat(np.arange(len(classes)), [len(files) for files in found])
     return Labelled([path.name for path in classes], [file for files in found for file in files], labels)
 
@@ -64,7 +68,8 @@ def encoded(path: Path) -> bytes:
     Raises:
         UserError: it is no image, or damaged.
     """
-    data = path.read_bytes()
+    with reading(path):
+        data = path.read_bytes()
     try:
         image = read_image(data)
     except ValueError as error:
