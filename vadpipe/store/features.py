@@ -18,12 +18,13 @@ KIND = "features"
 ROWS, FLOATS = 256, 2**22
 
 Vectors = npt.NDArray[np.float32]
+Halves = npt.NDArray[np.float16]
 
 
 def write_clip(
-    path: Path, dim: int, chunks: Iterable[Vectors], regions: Iterable[Vectors] | None = None, **info: object
+    path: Path, dim: int, chunks: Iterable[Vectors | Halves], regions: Iterable[Vectors] | None = None, **info: object
 ) -> None:
-    """Write a clip's vectors, float32 (n, D) chunks in the order of the frames.
+    """Write a clip's vectors, (n, D) chunks in the order of the frames.
 
     Args:
         regions: what share of each cell matters, float32 (n, cells) chunks; None = every cell.
