@@ -23,21 +23,30 @@ def k_centre(vectors: Vectors, count: int, first: int) -> Indices:
     chosen = np.empty(count, np.int64)
     centres = np.empty((count, vectors.shape[1]), np.float32)
     chosen[0], centres[0] = first, vectors[first]
-    reach = np.sqrt(((vectors - vectors[first]) ** 2).sum(axis=1))
     owner = np.zeros(len(vectors), np.int32)
+    # Room for differences and bounds: asking for it anew takes as long as what is computed in it.
+    room, bound = np.empty_like(vectors), np.empty(len(vectors), np.float32)
+    reach = _lengths(np.subtract(vectors, vectors[first], out=room))
     for step in range(1, count):
         farthest = int(reach.argmax())
         if reach[farthest] == 0:
             return chosen[:step]
         centre = vectors[farthest]
-        half = np.sqrt(((centres[:step] - centre) ** 2).sum(axis=1)) / 2
-        maybe = np.flatnonzero(reach > half[owner])
-        apart = vectors[maybe]
+        half = _lengths(np.subtract(centres[:step], centre, out=room[:step])) / 2
+        # `clip` is never needed, but without it `take` fills a copy first.
+        np.take(half, owner, out=bound, mode="clip")
+        maybe = np.flatnonzero(reach > bound)
+        apart = np.take(vectors, maybe, axis=0, out=room[: len(maybe)], mode="clip")
         apart -= centre
-        distance = np.sqrt(np.einsum("ij,ij->i", apart, apart))
+        distance = _lengths(apart)
         nearer = distance < reach[maybe]
         moved = maybe[nearer]
         reach[moved], owner[moved] = distance[nearer], step
         chosen[step], centres[step] = farthest, centre
         reach[farthest] = 0
     return chosen
+
+
+def _lengths(vectors: Vectors) -> Vectors:
+    squares: Vectors = np.einsum("ij,ij->i", vectors, vectors)
+    return np.sqrt(squares, out=squares)
