@@ -15,7 +15,7 @@ from tests.test_feature_maps import scored, write
 from vadpipe.errors import UserError
 from vadpipe.methods.base import Fit
 from vadpipe.methods.reverse_distillation import ReverseDistillation
-from vadpipe.nn.reverse import ReverseStudent
+from vadpipe.nn.reverse import ReverseStudent, fold_norms
 from vadpipe.nn.saved import parameters
 from vadpipe.store import FeatureClip, Store
 
@@ -58,6 +58,20 @@ def test_the_student_has_the_maps_of_the_teacher(kind: Any, width: float) -> Non
     student = ReverseStudent([8, 12, 16], kind, width, [1, 2, 3], 2).eval()
     teacher = [torch.randn(2, channels, 32 // 2**index, 16 // 2**index) for index, channels in enumerate([8, 12, 16])]
     assert [one.shape for one in student(teacher)] == [one.shape for one in teacher]
+
+
+def test_a_folded_student_says_the_same() -> None:
+    torch.manual_seed(0)
+    student = ReverseStudent([8, 12, 16], "bottleneck", 1, [1, 2, 1], 2)
+    teacher = [torch.randn(3, channels, 32 // 2**index, 16 // 2**index) for index, channels in enumerate([8, 12, 16])]
+    with torch.inference_mode():
+        for _ in range(3):
+            student([one + 1 for one in teacher])  # its norms see other means and deviations than 0 and 1
+        expected = student.eval()(teacher)
+        fold_norms(student)
+        assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in student.modules())
+        for found, wanted in zip(student(teacher), expected, strict=True):
+            assert found.numpy() == pytest.approx(wanted.numpy(), abs=1e-4)
 
 
 def test_what_does_not_fit_is_found_where_it_lies(store: Store[FeatureClip], tmp_path: Path) -> None:

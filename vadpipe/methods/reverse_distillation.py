@@ -27,7 +27,7 @@ from vadpipe.errors import UserError
 from vadpipe.methods.base import DeviceParams, EpochParams, Fit, Method, training_clips
 from vadpipe.nn.device import choose_device
 from vadpipe.nn.maps import Maps, blurred
-from vadpipe.nn.reverse import Kind, ReverseStudent
+from vadpipe.nn.reverse import Kind, ReverseStudent, fold_norms
 from vadpipe.nn.saved import known_of, load_weights, parameters, save_network
 from vadpipe.store import FeatureClip, Store
 from vadpipe.store.base import regroup
@@ -125,18 +125,20 @@ class ReverseDistillation(Method[FeatureClip]):
         self.shape, self.losses = known["shape"], known["losses"]
         self.network = ReverseStudent(**self.shape)
         load_weights(folder, self.network)
+        self.parts = {name: parameters(part) for name, part in self.network.named_children()}
+        # From here on it only scores.
+        fold_norms(self.network)
 
     @property
     def record(self) -> dict[str, Any]:
         """Return the numbers of parameters."""
-        parts = {name: parameters(part) for name, part in self.network.named_children()}
-        return {"parameters": sum(parts.values()), **parts}
+        return {"parameters": sum(self.parts.values()), **self.parts}
 
     def score(self, clip: FeatureClip) -> Iterator[Scores]:
         """Yield the component `difference` and its map."""
         device = choose_device(self.score_params.device)
         self.network.to(device).to(memory_format=torch.channels_last)
-        # However many images a row group of the store holds: a few alone take nearly as long as all.
+        # However many images a row group of the store holds.
         for images in regroup(clip.chunks(), _IMAGES):
             teacher = clip.maps(images, self.train.layers)
             with torch.inference_mode():

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 Kind = Literal["basic", "bottleneck"]
 
@@ -57,6 +58,17 @@ def _resize(before: int, after: int, stride: float, kernel: int) -> nn.Sequentia
     if stride < 1:
         return _normed(nn.ConvTranspose2d(before, after, 2, 2, bias=False))
     return _normed(nn.Conv2d(before, after, kernel, int(stride), kernel // 2, bias=False))
+
+
+def fold_norms(network: nn.Module) -> None:
+    """Fold the batch norms of a network that is done learning into the convolutions before them, in place."""
+    for module in network.modules():
+        if not isinstance(module, nn.Sequential):
+            continue
+        first, last = module[0], module[-1]
+        if isinstance(first, nn.Conv2d | nn.ConvTranspose2d) and isinstance(last, nn.BatchNorm2d):
+            module[0] = fuse_conv_bn_eval(first, last, transpose=isinstance(first, nn.ConvTranspose2d))
+            module[1] = nn.Identity()
 
 
 class ReverseStudent(nn.Module):
