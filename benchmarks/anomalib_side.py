@@ -10,6 +10,7 @@ The answer is a line with the seconds that the processor worked.
 from __future__ import annotations
 
 import os
+import resource
 import sys
 import time
 import warnings
@@ -25,6 +26,9 @@ warnings.filterwarnings("ignore")
 
 Tensors = dict[str, torch.Tensor]
 LAYERS = ["layer1", "layer2", "layer3"]
+# Bytes. Now and then the loop of the coreset grows by its largest array in every step, and would take the machine
+# along: small arrays fill the gaps around blocks that were freed, which then are too small for an aligned one.
+MEMORY = 8 * 2**30
 
 
 class Unblurred(nn.Module):
@@ -91,8 +95,8 @@ def aupro(given: Tensors) -> tuple[Callable[[], object], Callable[[], Tensors]]:
 def coreset(given: Tensors) -> tuple[Callable[[], object], Callable[[], Tensors]]:
     from anomalib.models.components import KCenterGreedy
 
-    # Vectors of two dimensions are projected first, others are flattened and taken as they are.
-    vectors = given["vectors"] if "project" in given else given["vectors"][..., None]
+    # Rows of numbers would be projected first; arrays of more dimensions are flattened and taken as they are.
+    vectors = given["vectors"][..., None]
     share = float(given["share"])
 
     def run() -> list[int]:
@@ -171,6 +175,7 @@ def main() -> None:
     folder = Path(sys.argv[2])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     given = load_file(folder / "given.safetensors")
     run, values = globals()[part](given, what == "maps") if what else globals()[part](given)
