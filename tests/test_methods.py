@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -84,6 +85,10 @@ def gallery_and_queries(count: int = 90, dim: int = 24) -> tuple[np.ndarray, np.
     )
 
 
+def knn(k: int, distance: Literal["l2", "cosine"] = "l2") -> Knn:
+    return Knn(None, ScoreParams(k=k, distance=distance, device="cpu"))
+
+
 def brute_force(gallery: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
     distances = ((queries[:, None].astype(np.float64) - gallery[None]) ** 2).sum(-1)
     return np.sort(distances, axis=1)[:, :k].sum(1)
@@ -99,7 +104,7 @@ def test_knn_equals_brute_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     gallery, queries = gallery_and_queries()
     feature_table(tmp_path / "f", gallery, queries)
     store = open_store(tmp_path / "f")
-    method = Knn(None, ScoreParams(k=k, device="cpu"))
+    method = knn(k)
     method.fit(store, base.Fit(0, tmp_path))
     if search != "faiss":
         monkeypatch.setitem(sys.modules, "faiss", None)
@@ -139,7 +144,7 @@ def test_knn_of_a_training_vector_is_exactly_zero(tmp_path: Path) -> None:
     gallery, _ = gallery_and_queries()
     feature_table(tmp_path / "f", gallery, gallery[:40])
     store = open_store(tmp_path / "f")
-    method = Knn(None, ScoreParams(k=1, device="cpu"))
+    method = knn(1)
     method.fit(store, base.Fit(0, tmp_path))
     method.save(tmp_path)
     assert (load_file(tmp_path / "gallery.safetensors")["vectors"][:, 0] == gallery).all()
@@ -150,7 +155,7 @@ def test_knn_of_a_training_vector_is_exactly_zero(tmp_path: Path) -> None:
 def test_knn_of_a_grid_searches_each_cell_in_its_own_place(tmp_path: Path) -> None:
     gallery, queries = gallery_and_queries(dim=12)
     store = open_store(write_features(tmp_path / "f", {"train/a": gallery, "test/c": queries}, grid=[2, 1]))
-    method = Knn(None, ScoreParams(k=2, device="cpu"))
+    method = knn(2)
     method.fit(store, base.Fit(0, tmp_path))
     (scores,) = method.score(store.clips("test")[0])
     upper = brute_force(gallery[:, :6], queries[:, :6], 2)
@@ -163,7 +168,7 @@ def test_knn_of_a_grid_searches_each_cell_in_its_own_place(tmp_path: Path) -> No
 def test_knn_of_a_training_frame_leaves_itself_out(tmp_path: Path) -> None:
     gallery, queries = gallery_and_queries(dim=12)
     store = open_store(write_features(tmp_path / "f", {"train/a": gallery, "test/c": queries}))
-    method = Knn(None, ScoreParams(k=2, device="cpu"))
+    method = knn(2)
     method.fit(store, base.Fit(0, tmp_path))
     found = np.concatenate([one.components["distance"] for one in method.score(store.clips("train")[0])])
     for row in (0, 33, len(gallery) - 1):
@@ -171,11 +176,24 @@ def test_knn_of_a_training_frame_leaves_itself_out(tmp_path: Path) -> None:
         assert found[row] == pytest.approx(expected[0], rel=1e-4)
 
 
+def test_knn_by_angle_does_not_see_how_long_a_vector_is(tmp_path: Path) -> None:
+    gallery, queries = (one - 100 for one in gallery_and_queries(dim=12))
+    gallery[7] = queries[3] = 0
+    lengths = np.random.default_rng(1).uniform(0.1, 10, (40, 1)).astype(np.float32)
+    store = open_store(write_features(tmp_path / "f", {"train/a": gallery, "test/c": queries * lengths}))
+    method = knn(2, "cosine")
+    method.fit(store, base.Fit(0, tmp_path))
+    found = np.concatenate([one.components["distance"] for one in method.score(store.clips("test")[0])])
+    units = [one / np.maximum(np.linalg.norm(one, axis=1, keepdims=True), 1e-30) for one in (gallery, queries)]
+    assert found == pytest.approx(brute_force(*units, 2), rel=1e-4)
+    assert found[3] == pytest.approx(1)  # a vector of zeros is as near as can be to another one, and a length of 1 from all others
+
+
 def test_k_larger_than_the_gallery(tmp_path: Path) -> None:
     gallery, queries = gallery_and_queries()
     feature_table(tmp_path / "f", gallery, queries)
     store = open_store(tmp_path / "f")
-    method = Knn(None, ScoreParams(k=91, device="cpu"))
+    method = knn(91)
     method.fit(store, base.Fit(0, tmp_path))
     with pytest.raises(UserError, match="k = 91 is larger than the gallery of 90"):
         list(method.score(store.clips("test")[0]))
