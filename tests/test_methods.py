@@ -186,7 +186,8 @@ def test_knn_by_angle_does_not_see_how_long_a_vector_is(tmp_path: Path) -> None:
     found = np.concatenate([one.components["distance"] for one in method.score(store.clips("test")[0])])
     units = [one / np.maximum(np.linalg.norm(one, axis=1, keepdims=True), 1e-30) for one in (gallery, queries)]
     assert found == pytest.approx(brute_force(*units, 2), rel=1e-4)
-    assert found[3] == pytest.approx(1)  # a vector of zeros is as near as can be to another one, and a length of 1 from all others
+    # A vector of zeros is as near as can be to another one, and a length of 1 from all others.
+    assert found[3] == pytest.approx(1)
 
 
 def test_k_larger_than_the_gallery(tmp_path: Path) -> None:
