@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
 
 from vadpipe.evaluation.arrays import Floats, Ints, Labels
 
@@ -100,24 +99,39 @@ def macro_padded(pairs: Pairs) -> float:
 
 
 def average_precision(labels: Labels, scores: Floats) -> float:
-    """Return the average precision of pooled frames (steps, no interpolation, as scikit-learn defines it)."""
-    return float(average_precision_score(labels, scores)) if _both(labels) else np.nan
+    """Return the average precision of pooled frames: over the steps of recall, no interpolation."""
+    if not _both(labels):
+        return np.nan
+    found, alarms = _steps(labels, scores)
+    return float((np.diff(found) / found[-1] * (found / alarms.clip(1))[1:]).sum())
 
 
 def f1_max(labels: Labels, scores: Floats) -> float:
     """Return the largest F1 over all thresholds: an oracle, since the best one is chosen on the labels."""
     if not _both(labels):
         return np.nan
-    precision, recall, _ = precision_recall_curve(labels, scores)
-    return float((2 * precision * recall / np.maximum(precision + recall, 1e-12)).max())
+    found, alarms = _steps(labels, scores)
+    return float((2 * found / (found[-1] + alarms)).max())
 
 
 def roc(labels: Labels, scores: Floats) -> Curve | None:
     """Return false and true positive rates of pooled frames with every step, or None for one class."""
     if not _both(labels):
         return None
-    fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
-    return fpr, tpr
+    found, alarms = _steps(labels, scores)
+    false = alarms - found
+    return false / false[-1], found / found[-1]
+
+
+def _steps(labels: Labels, scores: Floats) -> tuple[Ints, Ints]:
+    """Return how many abnormal frames, and how many at all, score at least a threshold, which falls from step to step.
+
+    The first step is above all scores; frames of equal scores come together.
+    """
+    order = np.argsort(scores)[::-1]
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
+    found = (labels[order] == 1).cumsum()[ends]
+    return np.insert(found, 0, 0), np.insert(ends + 1, 0, 0)
 
 
 def eer(curve: Curve | None) -> float:
