@@ -285,9 +285,13 @@ def write_clips(clips: dict[str, tuple[int, Any]] = CLIPS, labelled: bool = True
 
 
 def write_scores(
-    seeds: tuple[int, ...] = (0,), uncovered: int = 0, maps: bool = False, clips: dict[str, tuple[int, Any]] = CLIPS
+    seeds: tuple[int, ...] = (0,), uncovered: int = 0, maps: str = "", clips: dict[str, tuple[int, Any]] = CLIPS
 ) -> None:
-    """Write data/scores/tiny_run: rising where abnormal, with noise, and a second component of zeros."""
+    """Write data/scores/tiny_run: `error`, rising where abnormal, with noise, and `flat`, of zeros.
+
+    Args:
+        maps: which of the two has some.
+    """
     folder = Path("data/scores/tiny_run")
     folder.mkdir(parents=True, exist_ok=True)
     writer = ScoreWriter(folder, run="tiny_run", train={"lr": 1e-7, "odd": float("nan")})
@@ -298,11 +302,11 @@ def write_scores(
                 values[interval[0] : interval[1] + 1] += 2
             values[:uncovered] = np.nan
             # Above all that training has, since what lies below is not drawn.
-            heat = {"error": 1 + np.random.default_rng(seed).random((length, 6, 9)).astype(np.float16)} if maps else {}
+            heat = {maps: 1 + np.random.default_rng(seed).random((length, 6, 9)).astype(np.float16)} if maps else {}
             writer.write(seed, name, length, [Scores({"error": values, "flat": values * 0}, heat)])
         if maps:
-            heat = {"error": np.random.default_rng(seed).random((1, 6, 9)).astype(np.float16)}
-            writer.write_training(seed, "c0", 1, [Scores({"error": np.zeros(1, np.float32)}, heat)])
+            heat = {maps: np.random.default_rng(seed).random((1, 6, 9)).astype(np.float16)}
+            writer.write_training(seed, "c0", 1, [Scores({maps: np.zeros(1, np.float32)}, heat)])
     writer.close()
     seal(folder)
 
@@ -393,12 +397,14 @@ def test_tables_and_pictures(here: Path) -> None:
         assert (plots / "pictures" / name).stat().st_size < 400_000
 
 
-def test_maps_are_drawn_over_the_frames(here: Path) -> None:
+@pytest.mark.parametrize("component", ["error", "flat"])
+def test_maps_are_drawn_over_the_frames(here: Path, component: str) -> None:
+    """Those of the main component, or of the first that has some."""
     write_clips()
     write_scores(seeds=(0, 1))
     evaluate_stage("tiny_run")
     plain = cv2.imread("plots/tiny_run/pictures/top_frames.png").astype(int)
-    write_scores(seeds=(0, 1), maps=True)
+    write_scores(seeds=(0, 1), maps=component)
     evaluate_stage("tiny_run")
     redder = cv2.imread("plots/tiny_run/pictures/top_frames.png").astype(int)
     assert len(redder) == len(plain) + 18  # the scale is told below

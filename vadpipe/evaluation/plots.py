@@ -13,7 +13,7 @@ import pandas as pd
 from vadpipe.clock import clock
 from vadpipe.evaluation import detection
 from vadpipe.evaluation.boxes import heat_scale
-from vadpipe.evaluation.locate import normal_frames
+from vadpipe.evaluation.locate import map_component, normal_frames
 from vadpipe.evaluation.look import map_levels
 from vadpipe.evaluation.run import Part, roc, timeline, told
 from vadpipe.evaluation.scored import Scored
@@ -58,15 +58,18 @@ def write_pictures(
         (folder / "scores.png").write_bytes(draw_score_rows(frames, title))
     gaps = {clip.name: round(clip.info["fps"]) if clip.info["ordered"] else 0 for clip in clips}
     chosen = choose(frames, settings.top_frames, gaps)
-    heats = heat_maps(scores, scored.seeds, scored.main, chosen)
-    scale = _mean_scale(settings, scored, training, scores) if heats else None
+    component = map_component(scored, scores)
+    heats = heat_maps(scores, scored.seeds, component, chosen) if component else None
+    scale = _mean_scale(settings, scored, component, training, scores) if component else None
     (folder / "top_frames.png").write_bytes(draw_sheet(chosen, clips, heats, scale))
 
 
-def _mean_scale(settings: Evaluate, scored: Scored, training: Sequence[LabelClip], scores: Path) -> Scale:
+def _mean_scale(
+    settings: Evaluate, scored: Scored, component: str, training: Sequence[LabelClip], scores: Path
+) -> Scale:
     """Return the scale of maps that are means over the seeds."""
     run, normal = str(scored.info["run"]), normal_frames(training)
-    maps = [read_training_maps(scores, seed, scored.main) for seed in scored.seeds]
+    maps = [read_training_maps(scores, seed, component) for seed in scored.seeds]
     levels = [map_levels(run, normal, of_seed, settings) for of_seed in maps]
     return heat_scale(np.mean(levels, axis=0).tolist(), settings)
 

@@ -59,16 +59,10 @@ def choose(timeline: pd.DataFrame, count: int, gaps: dict[str, int]) -> list[Top
     return chosen
 
 
-def heat_maps(scores: Path, seeds: Sequence[int], component: str, chosen: Sequence[Top]) -> list[Heat] | None:
-    """Return a map for every chosen frame, float32 (h, w), mean over seeds; None if the run has no maps."""
-    heats = []
-    for top in chosen:
-        try:
-            maps = [read_map(scores, seed, top.clip, component)[top.frame] for seed in seeds]
-        except FileNotFoundError:
-            return None
-        heats.append(np.stack(maps).astype(np.float32).mean(axis=0))
-    return heats
+def heat_maps(scores: Path, seeds: Sequence[int], component: str, chosen: Sequence[Top]) -> list[Heat]:
+    """Return a map for every chosen frame, float32 (h, w), mean over seeds."""
+    every = [[read_map(scores, seed, top.clip, component)[top.frame] for seed in seeds] for top in chosen]
+    return [np.stack(maps).astype(np.float32).mean(axis=0) for maps in every]
 
 
 def draw_sheet(
