@@ -49,6 +49,7 @@ def products(epochs: int, r18_epochs: int, dfr_epochs: int, coreset: float, imag
     """Return feature sets and runs of products with masks; what is shortened is a parameter."""
     features = {
         "lite0": {},
+        "pixels": {"backbone": "pixels", "height": 32, "width": 32},
         "lite0_cells": {"height": 480, "width": 640, "layers": [3, 4], "grid": [30, 40], "batch": 4},
         "lite0_maps": MAPS,
         "r18_maps": {**RESNET_18, **MAPS, "layers": [1, 2, 3], "height": 256, "width": 256},
@@ -59,6 +60,7 @@ def products(epochs: int, r18_epochs: int, dfr_epochs: int, coreset: float, imag
         "knn": ("knn", "lite0", {}, {}),
         "knn_cosine": ("knn", "lite0", {}, {"distance": "cosine"}),
         "oc_svm": ("oc_svm", "lite0", {}, {}),
+        "oc_svm_pixels": ("oc_svm", "pixels", {}, {}),
         "padim": ("padim", "lite0_maps", SEEDS, {}),
         "padim_r18": ("padim", "r18_maps", SEEDS, {}),
         "patchcore": ("patchcore", "lite0_maps", {**SEEDS, "coreset": coreset}, {}),
@@ -84,6 +86,7 @@ def classes(three: list[str], large: bool, pretrain: int) -> tuple[Items, Runs]:
     sets = {
         "lite0": {"height": 64, "width": 64, "batch": 32},
         "r18": {"height": 64, "width": 64, "batch": 32, **RESNET_18},
+        "pixels": {"backbone": "pixels", "height": 32, "width": 32},
         **({"lite0_224": {}} if large else {}),
     }
     some = {"categories": three}
@@ -93,6 +96,7 @@ def classes(three: list[str], large: bool, pretrain: int) -> tuple[Items, Runs]:
         runs[f"knn_{name}"] = ("knn", name, {}, {})
         runs[f"knn_cosine_{name}"] = ("knn", name, {}, {"distance": "cosine"})
     runs["oc_svm"] = ("oc_svm", "lite0", {}, {})
+    runs["oc_svm_pixels"] = ("oc_svm", "pixels", {}, {})
     runs["three_knn"] = ("knn", "lite0", some, {})
     for adaptation in ("early", "ses", "ewc"):
         runs[f"three_panda_{adaptation}"] = ("panda", None, {**adapted, "adaptation": adaptation}, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,10 @@ def test_a_name_with_a_tag_is_found_where_a_plain_one_is(here: Path, monkeypatch
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "tag": ({"backbone": "resnet18.tv_in2k"}, r"no backbone 'resnet18\.tv_in2k'; did you mean 'resnet18\.tv_in1k'"),
     "patches": ({"backbone": SMALL_VIT, "width": 72}, "patches of 16x16 pixels, which do not divide 64x72; give mult"),
+    "layer of pixels": (
+        {"backbone": "pixels", "layers": [0, 2]},
+        r"pixels have no layer but 0, and \[0, 2\] are given",
+    ),
     "layer of a vit": ({"backbone": SMALL_VIT, "layers": [12]}, "has no layer 12"),
     "another network": (
         {"backbone": SMALL_VIT},
@@ -327,6 +332,43 @@ def test_vectors_with_the_preprocessing_of_the_weights(tiny: Path) -> None:
     score.main("tiny_knn")
     for recorded in (clip.info["computed"], read_scores(Path("data/scores/tiny_knn")).info["computed"]):
         assert {key: recorded[key] for key in done} == done
+
+
+def test_pixels_are_the_frame_itself() -> None:
+    frame = picture(60, 90)
+    for layers, grid in (([], (1, 1)), ([0], None)):
+        backbone = Backbone(feature_set(backbone="pixels", height=60, width=90, layers=layers), grid)
+        (seen,) = backbone.frames([[encode_png(frame)]])
+        (vector,) = backbone(torch.from_numpy(seen).permute(0, 3, 1, 2)).numpy()
+        assert backbone.dim == len(vector) == 3 * 60 * 90
+        shape = (60, 90, 3) if layers else (3, 60, 90)
+        found = vector.reshape(shape) if layers else vector.reshape(shape).transpose(1, 2, 0)
+        assert found == pytest.approx(frame / 255, abs=1e-6)
+        assert backbone.record["weights"] == "none"
+    assert backbone.maps == [(60, 90, 3)]
+
+
+def test_a_method_on_vectors_runs_on_pixels(tiny: Path) -> None:
+    """`knn` on them is the sum of the squared differences to the two nearest scaled frames."""
+    tree = tiny_params()
+    tree["features"]["tiny_net"] |= {"backbone": "pixels", "layers": [], "grid": [1, 1], "height": 16, "width": 24}
+    write_params(tree)
+    ingest.main("tiny")
+    features.main("tiny_net")
+    train.main("tiny_knn")
+    score.main("tiny_knn")
+
+    def small(clips: Sequence[Any]) -> np.ndarray:
+        frames = [one.frame(index) for one in clips for index in range(one.length)]
+        return np.stack([cv2.resize(one, (24, 16), interpolation=cv2.INTER_AREA).ravel() / 255 for one in frames])
+
+    clips = store.open_clips(Path("data/clips/tiny"))
+    gallery = small([one for one in clips if one.split == "train"])
+    tested = next(one for one in clips if one.split == "test")
+    distances = ((small([tested])[:, None] - gallery[None]) ** 2).sum(-1)
+    scores = read_scores(Path("data/scores/tiny_knn")).frames
+    found = scores[scores["clip"] == tested.name].sort_values("frame")["distance"]
+    assert found.to_numpy() == pytest.approx(np.sort(distances, axis=1)[:, :2].sum(1), rel=1e-3)
 
 
 def transformer_params() -> dict[str, Any]:

@@ -122,6 +122,12 @@ def test_one_stage_at_least_is_trained(images: Store[Clip], tmp_path: Path, stag
         method(adaptation="early", frozen=stage).fit(images, Fit(0, tmp_path))
 
 
+def test_pixels_cannot_be_adapted(images: Store[Clip], tmp_path: Path) -> None:
+    method(adaptation="none", backbone="pixels").fit(images, Fit(0, tmp_path))
+    with pytest.raises(UserError, match="pixels have nothing to adapt"):
+        method(adaptation="early", backbone="pixels").fit(images, Fit(0, tmp_path))
+
+
 def test_a_step_is_that_of_the_paper(images: Store[Clip], tmp_path: Path) -> None:
     """One step of plain SGD with momentum on the clipped gradient of the mean square to the first centre."""
     plain = {"adaptation": "early", "steps": 2, "checkpoints": 1, "batch": 10, "clip_norm": 0.01, "frozen": 2}

@@ -137,7 +137,7 @@ class Composite(Section):
 
 
 class BackboneParams(Section):
-    """A timm backbone, its weights, and what it sees of a frame, at which size."""
+    """A timm backbone, or `pixels`, its weights, and what it sees of a frame, at which size."""
 
     backbone: str
     weights: str

@@ -10,6 +10,7 @@ from torch import nn
 
 from vadpipe.errors import UserError
 from vadpipe.nn.backbones import config_of, weights_of
+from vadpipe.nn.pixels import Pixels
 from vadpipe.params import BackboneParams
 
 
@@ -47,6 +48,8 @@ def trained_after(net: nn.Module, stage: int) -> dict[str, nn.Parameter]:
     Raises:
         UserError: there is no such stage, or nothing comes after it.
     """
+    if isinstance(net, Pixels):
+        raise UserError("params.yaml: panda: pixels have nothing to adapt; give another backbone, or adaptation: none")
     told: Any = net.feature_info
     stages = [one["module"] for one in (told if isinstance(told, list) else told.info)]
     # Of networks that give maps, timm joins names by underscores.

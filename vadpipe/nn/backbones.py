@@ -1,4 +1,4 @@
-"""Any timm backbone as a map from frames to vectors, with weights whose origin is recorded."""
+"""Any timm backbone, or pixels, as a map from frames to vectors, with weights whose origin is recorded."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn import functional
 
 from vadpipe.errors import UserError, did_you_mean, no_memory
+from vadpipe.nn import pixels
 from vadpipe.parallel import ordered_map
 from vadpipe.params import BackboneParams
 from vadpipe.store import images
@@ -142,6 +143,8 @@ def _as_tested(image: images.Image, transform: Callable[[Image.Image], torch.Ten
 def config_of(params: BackboneParams) -> dict[str, Any]:
     """Return what timm knows of the weights: mean and deviation, and size, interpolation and crop in their tests."""
     name = params.backbone
+    if name == pixels.PIXELS:
+        return pixels.CONFIG
     try:
         config: dict[str, Any] = timm.get_pretrained_cfg(name, allow_unregistered=False).to_dict()  # type: ignore[union-attr]
     except RuntimeError:
@@ -158,6 +161,10 @@ def _options(params: BackboneParams) -> dict[str, Any]:
 
 
 def _network(params: BackboneParams) -> nn.Module:
+    if params.backbone == pixels.PIXELS:
+        if any(params.layers):
+            raise UserError(f"params.yaml: pixels have no layer but 0, and {params.layers} are given")
+        return pixels.Pixels(params.layers)
     net = _of_layers(params) if params.layers else _headless(params)
     patch: Any = getattr(getattr(getattr(net, "model", net), "patch_embed", None), "patch_size", None)
     if patch and (params.height % patch[0] or params.width % patch[1]):
@@ -190,6 +197,8 @@ def _of_layers(params: BackboneParams) -> nn.Module:
 
 def _load_weights(net: nn.Module, params: BackboneParams) -> dict[str, str]:
     """Load the weights and return where they come from and their sha256."""
+    if params.backbone == pixels.PIXELS:
+        return {"weights": "none", "sha256": ""}
     if params.weights == "random":
         return {"weights": "random", "sha256": ""}
     weights, origin = weights_of(params)
