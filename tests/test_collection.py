@@ -9,9 +9,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from tests.conftest import HEIGHT, WIDTH, draw, folder_dataset, tiny_params, write_frames, write_params
-from vadpipe import collection, edit, params, paths
+from vadpipe import cli, collection, edit, params, paths
 from vadpipe.errors import UserError
 from vadpipe.prepare import place
 
@@ -175,6 +176,10 @@ def test_products_get_what_works_on_images(empty: Path) -> None:
     loaded = params.load()
     methods = {loaded.runs[run].method for run in runs}
     assert methods == {"brightness", "knn", "oc_svm", "dfr", "spade", "padim", "patchcore"}
+    # A defect may cover all of a product; runs that are added later start so too.
+    result = CliRunner().invoke(cli.app, ["runs", "add", "later", "--dataset", "mine", "--method", "brightness"])
+    assert result.exit_code == 0, result.output
+    assert all(run.evaluate["box_area"][1] == 1.0 for run in params.load().runs.values())
     assert {name: (store.layers, store.grid) for name, store in loaded.features.items()} == {
         "mine_lite0": ([], [1, 1]),
         "mine_lite0_cells": ([3, 4], [30, 40]),

@@ -32,6 +32,8 @@ _CELLS = {"height": 480, "width": 640, "layers": [3, 4], "grid": [30, 40], "batc
 _MAPS = {"layers": [1, 2, 3, 4], "grid": None}
 # Longest side of flow, grid points: that of UCSD Ped2, where half of it costs coherent_motion much (docs/results.md).
 _FLOW_SIDE = 360
+# How the runs of a reader's data sets are evaluated: a defect may cover all of a product, no walker fills a frame.
+_EVALUATE: dict[str, dict[str, Any]] = {"mvtec": {"box_area": [0.0004, 1.0]}}
 # Seeds of a start that is to be quick; more are worth it once a method is chosen.
 _SEEDS = 3
 
@@ -55,7 +57,7 @@ def _video(name: str, ingest: dict[str, Any], found: Report, methods: Mapping[st
         if not moves and (cls.temporal or cls.needs == "flow"):
             continue
         seeds = defaults.train.get("seeds", [])[:_SEEDS]
-        runs[f"{name}_{method}"] = run(name, method, uses(cls.needs, name, features), _few(seeds))
+        runs[f"{name}_{method}"] = run(name, method, uses(cls.needs, name, features), preset=_few(seeds))
     flow = {"algorithm": "dis", "preset": "medium", "scale": round(min(1.0, _FLOW_SIDE / found.longest_side), 3)}
     return {
         "ingest": {name: ingest},
@@ -74,7 +76,8 @@ def _images(name: str, ingest: dict[str, Any], methods: Mapping[str, MethodDefau
     # Of ten thousands of small pictures of whole things no place is asked for, and maps would take days.
     kinds = {"vectors"} if ingest["reader"] == "one_class" else {"vectors", "cells", "maps"}
     store = paths.clips(name).as_posix()
-    return {"ingest": {name: ingest}, **_of_images(name, store, {"clips", "features"}, kinds, methods)}
+    found = _of_images(name, store, {"clips", "features"}, kinds, methods, ingest["reader"])
+    return {"ingest": {name: ingest}, **found}
 
 
 def _pools(name: str, ingest: dict[str, Any], methods: Mapping[str, MethodDefaults]) -> dict[str, Items]:
@@ -89,7 +92,7 @@ def _pools(name: str, ingest: dict[str, Any], methods: Mapping[str, MethodDefaul
 
 
 def _of_images(
-    name: str, store: str, needs: set[str], kinds: set[str], methods: Mapping[str, MethodDefaults]
+    name: str, store: str, needs: set[str], kinds: set[str], methods: Mapping[str, MethodDefaults], reader: str = ""
 ) -> dict[str, Items]:
     """Return the features of a store of loose images, and a run of each method that wants one of these.
 
@@ -108,12 +111,12 @@ def _of_images(
         if cls.needs == "features":
             features[names[cls.features]] = {"uses": store, **sets[cls.features]}
         table = paths.features(names[cls.features]).as_posix()
-        runs[f"{name}_{method}"] = run(name, method, table if cls.needs == "features" else store)
+        runs[f"{name}_{method}"] = run(name, method, table if cls.needs == "features" else store, reader)
     return {"features": features, "runs": runs}
 
 
-def run(dataset: str, method: str, store: str, preset: base.Preset | None = None) -> dict[str, Any]:
-    """Return a run with all defaults but those of a preset."""
+def run(dataset: str, method: str, store: str, reader: str = "", preset: base.Preset | None = None) -> dict[str, Any]:
+    """Return a run with all defaults but those of a preset, and of the data set's reader."""
     overrides = preset or base.Preset("")
     return {
         "dataset": dataset,
@@ -121,7 +124,7 @@ def run(dataset: str, method: str, store: str, preset: base.Preset | None = None
         "uses": store,
         "train": dict(overrides.train),
         "score": dict(overrides.score),
-        "evaluate": dict(overrides.evaluate),
+        "evaluate": {**_EVALUATE.get(reader, {}), **overrides.evaluate},
     }
 
 
