@@ -90,6 +90,13 @@ def classes(three: list[str], large: bool, pretrain: int) -> tuple[Items, Runs]:
         **({"lite0_224": {}} if large else {}),
     }
     some = {"categories": three}
+    runs: Runs = {"brightness": ("brightness", None, {}, {})}
+    for name in sets:
+        runs[f"knn_{name}"] = ("knn", name, {}, {})
+        runs[f"knn_cosine_{name}"] = ("knn", name, {}, {"distance": "cosine"})
+    runs["oc_svm"] = ("oc_svm", "lite0", {}, {})
+    runs["oc_svm_pixels"] = ("oc_svm", "pixels", {}, {})
+    runs["three_knn"] = ("knn", "lite0", some, {})
     # Of the published 2,300 steps whose gradients have a norm of 0.001 at most, a tenth, each of which may go as far as
     # ten of those; and steps of any length.
     adapted = {**some, "height": 64, "width": 64, "steps": 230, "checkpoints": 5, "fisher_images": 500}
