@@ -150,6 +150,19 @@ def test_the_table_is_sorted_and_shows_intervals(here: Path) -> None:
     assert "removed" not in text
 
 
+def test_a_note_of_several_runs_is_told_once(here: Path) -> None:
+    runs = [name for name, (dataset, _, _) in RUNS.items() if dataset == "ped2"]
+    for name in runs:
+        write_run(name, *RUNS[name], note="a note")
+    summarize_stage()
+    assert "\n- all runs: a note.\n" in Path("metrics/summary.md").read_text()
+    write_run(runs[0], *RUNS[runs[0]])
+    summarize_stage()
+    told = [line for line in Path("metrics/summary.md").read_text().splitlines() if "a note" in line]
+    assert len(told) == 1
+    assert set(told[0][2:].partition(":")[0].split(", ")) == set(runs[1:])
+
+
 def test_published_figures_stand_beside_ours_with_source_and_protocol(here: Path) -> None:
     summarize_stage()
     assert "0.885 Scotto 2021" in row("p_lstm")[-1]

@@ -87,7 +87,7 @@ def markdown(results: Sequence[Result], problems: Sequence[Problem] = ()) -> str
             *(_told(problem, group) for problem in failed),
             *remarks(group),
             *_protocols(group),
-            *(f"{r['run']}: {r['note']}." for r in group if r["note"]),
+            *_noted(group),
         ]
         if lines:
             parts.append("\n".join(f"- {line}" for line in lines))
@@ -270,6 +270,17 @@ def _test_set(result: Result) -> str:
     share = result["abnormal_frames"] / result["frames"]
     text += f", {result['abnormal_frames']:,} abnormal ({share:.1%})"
     return f"{text}; {result['two_class_clips']} clips have both classes." if result["ordered"] else f"{text}."
+
+
+def _noted(group: Sequence[Result]) -> list[str]:
+    """Tell a note once, with the runs that have it unless all do."""
+    runs: dict[str, list[str]] = {}
+    for result in group:
+        if result["note"]:
+            runs.setdefault(result["note"], []).append(result["run"])
+    return [
+        f"{'all runs' if len(names) == len(group) > 1 else ', '.join(names)}: {note}." for note, names in runs.items()
+    ]
 
 
 def _protocols(group: Sequence[Result]) -> list[str]:
