@@ -156,15 +156,14 @@ def added(name: str, wanted: list[str]) -> list[str]:
     return names
 
 
-def stages(name: str, runs: list[str]) -> Iterator[str]:
-    """Yield the stages of some runs in the order in which they run."""
-    loaded = params.load()
-    yield f"ingest@{name}"
-    for run in runs:
-        kind, _, key = loaded.runs[run].uses.removeprefix("data/").partition("/")
-        if kind == "features":
-            yield f"features@{key}"
-        yield from (f"{stage}@{run}" for stage in ("train", "score", "evaluate"))
+def stages(run: str) -> Iterator[str]:
+    """Yield the stages of a run in the order in which they run."""
+    found = params.load().runs[run]
+    yield f"ingest@{found.dataset}"
+    kind, _, key = found.uses.removeprefix("data/").partition("/")
+    if kind == "features":
+        yield f"features@{key}"
+    yield from (f"{stage}@{run}" for stage in ("train", "score", "evaluate"))
 
 
 def timed(stage: str) -> dict[str, float] | None:
@@ -221,19 +220,22 @@ def main() -> None:
     path = OUT / f"{wanted.name}.json"
     costs = json.loads(path.read_text()) if path.is_file() else {}
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        runs = added(wanted.name, wanted.runs)
-        for stage in stages(wanted.name, runs):
-            if took := timed(stage):
-                costs[stage] = took
-                write_json(path, costs)
-                print(f"{stage}: {took['cpu_s']:.0f} s of processors, {took['peak_mib']:.0f} MiB", flush=True)
-    except UserError as error:
-        sys.exit(str(error))
+    done = []
+    for run in added(wanted.name, wanted.runs):
+        try:
+            for stage in stages(run):
+                if took := timed(stage):
+                    costs[stage] = took
+                    write_json(path, costs)
+                    print(f"{stage}: {took['cpu_s']:.0f} s of processors, {took['peak_mib']:.0f} MiB", flush=True)
+        except UserError as error:
+            print(error, flush=True)
+        else:
+            done.append(run)
     header = ("run", "seeds", "image AUROC", "image AP", "pixel AUROC", "pixel AP", "AUPRO", "box AP at IoU 0.3")
     costly = ("training, s", "scoring, s", "MiB")
-    text = table((*header, *costly), [row(run, costs) for run in runs])
-    write_text(OUT / f"{wanted.name}.md", f"{text}\n\n{markdown([read_result(run) for run in runs])}\n")
+    text = table((*header, *costly), [row(run, costs) for run in done])
+    write_text(OUT / f"{wanted.name}.md", f"{text}\n\n{markdown([read_result(run) for run in done])}\n")
     print(f"\n{text}\n\n-> {OUT}/{wanted.name}.md")
 
 
