@@ -16,7 +16,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.ndimage import uniform_filter
 
 from vadpipe.errors import UserError, did_you_mean
 from vadpipe.evaluation.arrays import Floats
@@ -150,6 +149,8 @@ def box_filter(values: Maps, size: tuple[int, ...]) -> Maps:
     """
     if all(side == 1 for side in size):
         return values
+    from scipy.ndimage import uniform_filter  # takes a third of a second, and most runs filter nothing
+
     there = np.isfinite(values)
     if there.all():
         return np.asarray(uniform_filter(values, size, mode="nearest"), np.float32)
