@@ -176,9 +176,12 @@ def test_products_get_what_works_on_images(empty: Path) -> None:
     loaded = params.load()
     methods = {loaded.runs[run].method for run in runs}
     assert methods == {"brightness", "knn", "oc_svm", "dfr", "spade", "padim", "patchcore"}
-    # A defect may cover all of a product; runs that are added later start so too.
-    result = CliRunner().invoke(cli.app, ["runs", "add", "later", "--dataset", "mine", "--method", "brightness"])
-    assert result.exit_code == 0, result.output
+    # A defect may cover all of a product; runs that are added later start so too, whether or not raw data are there.
+    for name in ("later", "without_raw"):
+        result = CliRunner().invoke(cli.app, ["runs", "add", name, "--dataset", "mine", "--method", "brightness"])
+        assert result.exit_code == 0, result.output
+        if name == "later":
+            edit.move_item("ingest", "archived", "mine", params.load().ingest["mine"].model_dump())
     assert all(run.evaluate["box_area"][1] == 1.0 for run in params.load().runs.values())
     assert {name: (store.layers, store.grid) for name, store in loaded.features.items()} == {
         "mine_lite0": ([], [1, 1]),
