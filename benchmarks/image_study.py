@@ -18,13 +18,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vadpipe import edit, params, paths, starter
 from vadpipe.errors import UserError
 from vadpipe.evaluation.markdown import figure, table, with_bootstrap
+from vadpipe.evaluation.problems import stages_of
 from vadpipe.evaluation.summary import Result, read_result
 from vadpipe.evaluation.table import markdown
 from vadpipe.store.atomic import write_json, write_text
@@ -32,13 +32,11 @@ from vadpipe.store.atomic import write_json, write_text
 OUT = Path(".study/images")
 RESNET = Path(os.environ.get("VADPIPE_STUDY_WEIGHTS", "resnet18.safetensors"))
 SEEDS = {"seeds": [0, 1, 2]}
+STEPS = ("ingest@", "features@", "train@", "score@", "evaluate@")
 
-LITE = {
-    **{"backbone": "tf_efficientnet_lite0", "weights": "auto", "height": 224, "width": 224, "preprocessing": "frame"},
-    **{"layers": [], "pool": "avg", "grid": [1, 1], "batch": 8, "precision": "fp32", "device": "auto"},
-}
-MAPS = {"layers": [1, 2, 3, 4], "grid": None}
-RESNET_18 = {"backbone": "resnet18", "weights": str(RESNET), "layers": [3]}
+# Feature sets, in what they differ from those of `vadpipe data add`.
+PIXELS = {"backbone": "pixels", "height": 32, "width": 32}
+RESNET_18 = {"backbone": "resnet18", "weights": str(RESNET)}
 
 Items = dict[str, dict[str, Any]]
 # Name of a run: method, feature set (None = the images themselves), train and score.
@@ -49,10 +47,10 @@ def products(epochs: int, r18_epochs: int, dfr_epochs: int, coreset: float, imag
     """Return feature sets and runs of products with masks; what is shortened is a parameter."""
     features = {
         "lite0": {},
-        "pixels": {"backbone": "pixels", "height": 32, "width": 32},
-        "lite0_cells": {"height": 480, "width": 640, "layers": [3, 4], "grid": [30, 40], "batch": 4},
-        "lite0_maps": MAPS,
-        "r18_maps": {**RESNET_18, **MAPS, "layers": [1, 2, 3], "height": 256, "width": 256},
+        "pixels": PIXELS,
+        "lite0_cells": starter.CELLS,
+        "lite0_maps": starter.MAPS,
+        "r18_maps": {**RESNET_18, "layers": [1, 2, 3], "grid": None, "height": 256, "width": 256},
     }
     reverse = {**SEEDS, "layers": [1, 2, 3], "epochs": epochs}
     runs: Runs = {
@@ -85,8 +83,8 @@ def classes(three: list[str], large: bool, pretrain: int) -> tuple[Items, Runs]:
     """
     sets = {
         "lite0": {"height": 64, "width": 64, "batch": 32},
-        "r18": {"height": 64, "width": 64, "batch": 32, **RESNET_18},
-        "pixels": {"backbone": "pixels", "height": 32, "width": 32},
+        "r18": {**RESNET_18, "layers": [3], "height": 64, "width": 64, "batch": 32},
+        "pixels": PIXELS,
         **({"lite0_224": {}} if large else {}),
     }
     some = {"categories": three}
@@ -112,6 +110,7 @@ def classes(three: list[str], large: bool, pretrain: int) -> tuple[Items, Runs]:
 
 def video() -> tuple[Items, Runs]:
     """Return feature sets and runs of the frames of video."""
+    short = {"pretrain_epochs": 20, "pretrain_milestone": 15, "epochs": 10}
     runs: Runs = {
         "knn_cosine": ("knn", "lite0", {}, {"distance": "cosine"}),
         "oc_svm": ("oc_svm", "lite0", {}, {}),
@@ -120,9 +119,9 @@ def video() -> tuple[Items, Runs]:
         "spade": ("spade", "lite0_maps", {"images": 200}, {"k": 5}),
         "reverse_distillation": ("reverse_distillation", "lite0_maps", {"epochs": 3, "layers": [1, 2, 3]}, {}),
         "panda": ("panda", None, {"steps": 60, "checkpoints": 3, "clip_norm": 0.01}, {}),
-        "deep_svdd": ("deep_svdd", None, {"pretrain_epochs": 20, "pretrain_milestone": 15, "epochs": 10}, {}),
+        "deep_svdd": ("deep_svdd", None, short, {}),
     }
-    return {"lite0": {}, "lite0_maps": MAPS}, runs
+    return {"lite0": {}, "lite0_maps": starter.MAPS}, runs
 
 
 STUDIES = {
@@ -146,7 +145,7 @@ def added(name: str, wanted: list[str]) -> list[str]:
         if kind is not None:
             key = f"{name}_study_{kind}"
             uses = str(paths.features(key))
-            missing["features"][key] = {"uses": str(paths.clips(name)), **LITE, **features[kind]}
+            missing["features"][key] = {"uses": str(paths.clips(name)), **starter.BACKBONE, **features[kind]}
         values = starter.run(name, method, uses, loaded.ingest[name].reader)
         missing["runs"][f"{name}_study_{short}"] = {**values, "train": train, "score": score}
     names = list(missing["runs"])
@@ -154,16 +153,6 @@ def added(name: str, wanted: list[str]) -> list[str]:
         missing[section] = {key: item for key, item in missing[section].items() if key not in there}
     edit.add_items(missing)
     return names
-
-
-def stages(run: str) -> Iterator[str]:
-    """Yield the stages of a run in the order in which they run."""
-    found = params.load().runs[run]
-    yield f"ingest@{found.dataset}"
-    kind, _, key = found.uses.removeprefix("data/").partition("/")
-    if kind == "features":
-        yield f"features@{key}"
-    yield from (f"{stage}@{run}" for stage in ("train", "score", "evaluate"))
 
 
 def timed(stage: str) -> dict[str, float] | None:
@@ -186,9 +175,9 @@ def timed(stage: str) -> dict[str, float] | None:
     return {"cpu_s": usage.ru_utime + usage.ru_stime, "peak_mib": usage.ru_maxrss / 1024}
 
 
-def row(run: str, costs: dict[str, dict[str, float]]) -> list[str]:
+def row(result: Result, costs: dict[str, dict[str, float]]) -> list[str]:
     """Return the cells of a run."""
-    result: Result = read_result(run)
+    run = result["run"]
     raw = result["components"][result["component"]]["raw"]
     pixels, boxes = result["pixels"] or {}, result["boxes"] or {}
     found = [costs.get(f"{stage}@{run}") for stage in ("train", "score")]
@@ -220,22 +209,28 @@ def main() -> None:
     path = OUT / f"{wanted.name}.json"
     costs = json.loads(path.read_text()) if path.is_file() else {}
     path.parent.mkdir(parents=True, exist_ok=True)
-    done = []
-    for run in added(wanted.name, wanted.runs):
+    results, seen = [], set()
+    runs = added(wanted.name, wanted.runs)
+    loaded = params.load()
+    for run in runs:
+        # Raw data are not made here.
+        stages = [stage for stage in stages_of(loaded, run) if stage.startswith(STEPS) and stage not in seen]
         try:
-            for stage in stages(run):
-                if took := timed(stage):
+            for stage in stages:
+                took = timed(stage)
+                seen.add(stage)
+                if took:
                     costs[stage] = took
                     write_json(path, costs)
                     print(f"{stage}: {took['cpu_s']:.0f} s of processors, {took['peak_mib']:.0f} MiB", flush=True)
         except UserError as error:
             print(error, flush=True)
         else:
-            done.append(run)
+            results.append(read_result(run))
     header = ("run", "seeds", "image AUROC", "image AP", "pixel AUROC", "pixel AP", "AUPRO", "box AP at IoU 0.3")
     costly = ("training, s", "scoring, s", "MiB")
-    text = table((*header, *costly), [row(run, costs) for run in done])
-    write_text(OUT / f"{wanted.name}.md", f"{text}\n\n{markdown([read_result(run) for run in done])}\n")
+    text = table((*header, *costly), [row(result, costs) for result in results])
+    write_text(OUT / f"{wanted.name}.md", f"{text}\n\n{markdown(results)}\n")
     print(f"\n{text}\n\n-> {OUT}/{wanted.name}.md")
 
 

@@ -270,7 +270,9 @@ def runs_add(
         uses = starter.uses(needs, dataset, sets[0] if sets else "")
     if preset is not None and preset not in cls.presets:
         raise UserError(f"{method} has no preset '{preset}'{did_you_mean(preset, cls.presets)}")
-    values = starter.run(dataset, method, uses, loaded.datasets[dataset].reader, cls.presets[preset] if preset else None)
+    values = starter.run(
+        dataset, method, uses, loaded.datasets[dataset].reader, cls.presets[preset] if preset else None
+    )
     params.item(loaded.methods, "methods", method)
     run = params.parse(params.Run, values, f"vadpipe runs add {name}")
     base.create(loaded.model_copy(update={"runs": {name: run}}).run(name), name)

@@ -27,9 +27,9 @@ BACKBONE: dict[str, Any] = {
     "device": "auto",
 }
 # Stages of stride 16 and 32, whose cells see as much as an object is large; chosen in docs/results.md.
-_CELLS = {"height": 480, "width": 640, "layers": [3, 4], "grid": [30, 40], "batch": 4}
+CELLS = {"height": 480, "width": 640, "layers": [3, 4], "grid": [30, 40], "batch": 4}
 # Strides 4 to 32: what the methods on feature maps were published with.
-_MAPS = {"layers": [1, 2, 3, 4], "grid": None}
+MAPS = {"layers": [1, 2, 3, 4], "grid": None}
 # Longest side of flow, grid points: that of UCSD Ped2, where half of it costs coherent_motion much (docs/results.md).
 _FLOW_SIDE = 360
 # How the runs of a reader's data sets are evaluated: a defect may cover all of a product, no walker fills a frame.
@@ -100,7 +100,7 @@ def _of_images(
         needs: kinds of stores that there are.
         kinds: of features.
     """
-    sets = {"vectors": BACKBONE, "cells": {**BACKBONE, **_CELLS}, "maps": {**BACKBONE, **_MAPS}}
+    sets = {"vectors": BACKBONE, "cells": {**BACKBONE, **CELLS}, "maps": {**BACKBONE, **MAPS}}
     names = {kind: f"{name}_lite0" + ("" if kind == "vectors" else f"_{kind}") for kind in sets}
     features: Items = {}
     runs: Items = {}

@@ -79,7 +79,7 @@ def read_available(params: Params, names: Iterable[str]) -> tuple[list[Result], 
 
 def _failure(params: Params, name: str) -> str | None:
     """Return why the first failed stage of a run failed."""
-    for stage in _stages(params, name):
+    for stage in stages_of(params, name):
         written = paths.failure(stage)
         if written.is_file() and not _newer(stage, written):
             return f"{stage} failed: {' '.join(written.read_text(errors='replace').split())}"
@@ -93,7 +93,7 @@ def _newer(stage: str, failure: Path) -> bool:
     return output.exists() and output.stat().st_mtime_ns > failure.stat().st_mtime_ns
 
 
-def _stages(params: Params, name: str) -> list[str]:
+def stages_of(params: Params, name: str) -> list[str]:
     """Return the stages of a run, in the order in which they run."""
     run = params.runs[name]
     uses, last = run.uses, [f"{step}@{name}" for step in ("train", "score", "evaluate")]
