@@ -110,7 +110,7 @@ def classes(three: list[str], large: bool, pretrain: int) -> tuple[Items, Runs]:
 
 def video() -> tuple[Items, Runs]:
     """Return feature sets and runs of the frames of video."""
-    short = {"pretrain_epochs": 20, "pretrain_milestone": 15, "epochs": 10}
+    short = {"pretrain_epochs": 20, "pretrain_milestone": 15, "epochs": 10, "milestone": 5}
     runs: Runs = {
         "knn_cosine": ("knn", "lite0", {}, {"distance": "cosine"}),
         "oc_svm": ("oc_svm", "lite0", {}, {}),
