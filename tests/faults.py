@@ -26,9 +26,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from tests.conftest import REPO, folder_dataset, pool_dataset, tiny_params, write_params
+from tests.conftest import REPO, folder_dataset, ingest_params, pool_dataset, tiny_params, write_params
 from vadpipe import __main__ as command
-from vadpipe import stage
+from vadpipe import stage, starter
 
 # Longer than anything here takes on a busy machine.
 LIMIT_S = 60.0
@@ -45,7 +45,7 @@ _CONTEXT.set_forkserver_preload(
             for room in ("methods", "datasets")
             for path in sorted((REPO / "vadpipe" / room).glob("[a-z]*.py"))
         ),
-        *(f"vadpipe.scenes.{name}" for name in ("campus", "pool_demo", "sprites")),
+        *(f"vadpipe.scenes.{name}" for name in ("campus", "pool_demo", "products", "sprites")),
         "matplotlib.backends.backend_agg",
         "faiss",
     ]
@@ -69,8 +69,28 @@ STAGES = [
         for method in ("brightness", "coherent_motion", "knn", "feature_lstm", "conv_ae", "dfr", "pasted")
         for step in ("train", "score", "evaluate")
     ),
+    # What follows, with two categories among it, is in the sweep alone.
+    "features@tiny_maps",
+    "generate@products",
+    "ingest@products",
+    "features@products_net",
+    *(
+        f"{step}@{run}"
+        for run in (
+            "tiny_oc_svm",
+            "tiny_padim",
+            "tiny_patchcore",
+            "tiny_spade",
+            "tiny_reverse_distillation",
+            "tiny_deep_svdd",
+            "tiny_panda",
+            "products_knn",
+        )
+        for step in ("train", "score", "evaluate")
+    ),
     "summarize",
 ]
+SWEPT = STAGES[STAGES.index("features@tiny_maps") : -1]
 COMMANDS = {
     "check": ("check",),
     "results": ("results",),
@@ -206,8 +226,8 @@ def run(what: str, folder: Path, limits: Limits | None = None) -> Ended:
     return Running(what, folder, limits).wait()
 
 
-def parameters() -> dict[str, Any]:
-    """Return params.yaml of the workspace."""
+def parameters(stages: Sequence[str] = STAGES) -> dict[str, Any]:
+    """Return params.yaml of a workspace with some stages."""
     params = tiny_params()
     params["generate"] = {
         "campus": {"seed": 1, "train_clips": 1, "test_clips": 6, "frames": 8, "height": 48, "width": 48, "fps": 10.0},
@@ -220,8 +240,12 @@ def parameters() -> dict[str, Any]:
             "height": 90,
             "width": 160,
         },
+        "products": {"seed": 1, "train": 4, "good": 2, "defective": 1, "side": 48},
         "sprites": {"seed": 1, "views": 1, "videos": 1, "frames": 12, "height": 48, "width": 72, "fps": 10.0},
     }
+    params["ingest"]["products"] = ingest_params(reader="mvtec")
+    params["features"]["products_net"] = {**params["features"]["tiny_net"], "uses": "data/clips/products"}
+    params["runs"]["products_knn"] = starter.run("products", "knn", "data/features/products_net", "mvtec")
     params["composite"] = {
         "tiny": {
             "source": "data/raw/sprites",
@@ -236,22 +260,25 @@ def parameters() -> dict[str, Any]:
             "edge": 0.5,
         }
     }
-    used = {address.partition("@")[2] for address in STAGES if address.startswith("train")}
+    for section in ("generate", "ingest", "features"):
+        keys = {address.partition("@")[2] for address in stages if address.startswith(f"{section}@")}
+        params[section] = {key: item for key, item in params[section].items() if key in keys}
+    used = {address.partition("@")[2] for address in stages if address.startswith("train@")}
     params["runs"] = {name: run for name, run in params["runs"].items() if name in used}
     return params
 
 
-def build(folder: Path) -> None:
-    """Make a workspace in which everything has run."""
+def build(folder: Path, stages: Sequence[str]) -> None:
+    """Make a workspace in which some stages have run."""
     folder.mkdir()
-    write_params(parameters(), folder)
+    write_params(parameters(stages), folder)
     shutil.copy(REPO / "dvc.yaml", folder)
     for code in ("stages", "vadpipe"):
         (folder / code).symlink_to(REPO / code)
     folder_dataset(folder / "data" / "raw" / "tiny")
     pool_dataset(folder / "data" / "raw" / "tinypool")
     folder_dataset(folder / "incoming")
-    for address in STAGES:
+    for address in stages:
         ended = run(address, folder)
         assert ended.code == 0, f"{address}: {ended}"
 
@@ -397,7 +424,7 @@ def files(what: str, folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Finished:
-    """A workspace in which everything has run; trials are made in copies of it."""
+    """A workspace in which stages have run; trials are made in copies of it."""
 
     folder: Path
     tree: Tree
@@ -444,9 +471,9 @@ def _is_in(name: str, paths: Sequence[Path]) -> bool:
     return any(Path(name).is_relative_to(path) for path in paths)
 
 
-def finish(folder: Path) -> Finished:
-    """Make a workspace in which everything has run."""
-    build(folder)
+def finish(folder: Path, stages: Sequence[str]) -> Finished:
+    """Make a workspace in which some stages have run."""
+    build(folder, stages)
     return Finished(folder, tree(folder))
 
 
