@@ -127,8 +127,8 @@ def video() -> tuple[Items, Runs]:
 STUDIES = {
     "bottle": products(epochs=30, r18_epochs=15, dfr_epochs=10, coreset=0.1, images=None),
     "tile": products(epochs=10, r18_epochs=5, dfr_epochs=3, coreset=0.01, images=200),
-    "cifar": classes(["airplane", "automobile", "bird"], large=True, pretrain=70),
-    "fmnist": classes(["class0", "class5", "class8"], large=False, pretrain=14),
+    "cifar": classes(["airplane", "automobile", "bird"], large=True, pretrain=35),
+    "fmnist": classes(["class0", "class5", "class8"], large=False, pretrain=7),
     "ped2": video(),
 }
 
