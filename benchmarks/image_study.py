@@ -102,6 +102,10 @@ def classes(three: list[str], large: bool, pretrain: int) -> tuple[Items, Runs]:
         for told, norm in (("", 0.01), ("_unclipped", None)):
             train = {**adapted, "adaptation": adaptation, "clip_norm": norm}
             runs[f"three_panda_{adaptation}{told}"] = ("panda", None, train, {})
+    # Is it the backbone? The last layer of the smallest ResNet is trained; without a class head it has no `ewc`.
+    runs["three_knn_r18"] = ("knn", "r18", some, {})
+    resnet = {**RESNET_18, "layers": [3], "adaptation": "early", "clip_norm": 0.01}
+    runs["three_panda_early_r18"] = ("panda", None, {**adapted, **resnet}, {})
     network = {"pretrain_epochs": pretrain, "epochs": pretrain * 2 // 5}
     milestones = {"pretrain_milestone": pretrain * 5 // 7, "milestone": pretrain // 7}
     runs["three_deep_svdd"] = ("deep_svdd", None, {**some, **SEEDS, **network, **milestones}, {})
