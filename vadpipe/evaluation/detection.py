@@ -10,8 +10,8 @@ import numpy as np
 from vadpipe.evaluation.arrays import Bools, Floats, Ints
 from vadpipe.evaluation.boxes import Box, overlaps
 
-# Cells of the largest array of a bootstrap: (resamples at once) x (boxes).
-_CELLS = 4_000_000
+# Cells of the largest array of a bootstrap: (resamples at once) x (boxes). More only take more memory.
+_CELLS = 2**18
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from vadpipe.evaluation.boxes import Box, overlaps
 
 OVERLAP = 0.1  # intersection over union from which a box finds a region (beta)
 SHARE = 0.1  # share of its regions from which a track is found (alpha)
-# Cells of the largest array of a bootstrap: (resamples at once) x (boxes).
-_CELLS = 4_000_000
+# Cells of the largest array of a bootstrap: (resamples at once) x (boxes). More only take more memory.
+_CELLS = 2**18
 
 
 @dataclass(frozen=True)
