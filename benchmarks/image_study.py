@@ -53,6 +53,8 @@ def products(epochs: int, r18_epochs: int, dfr_epochs: int, coreset: float, imag
         "r18_maps": {**RESNET_18, "layers": [1, 2, 3], "grid": None, "height": 256, "width": 256},
     }
     reverse = {**SEEDS, "layers": [1, 2, 3], "epochs": epochs}
+    # Is it the short schedule? One seed, for three times as long.
+    longer = {**reverse, "seeds": [0], "epochs": 3 * epochs}
     runs: Runs = {
         "brightness": ("brightness", None, {}, {}),
         "knn": ("knn", "lite0", {}, {}),
@@ -66,13 +68,7 @@ def products(epochs: int, r18_epochs: int, dfr_epochs: int, coreset: float, imag
         "spade": ("spade", "lite0_maps", {"images": images}, {"k": 5}),
         "spade_r18": ("spade", "r18_maps", {"images": images, "image_layer": 3}, {"k": 5}),
         "reverse_distillation": ("reverse_distillation", "lite0_maps", reverse, {}),
-        # Is it the short schedule? One seed, for three times as long.
-        "reverse_distillation_long": (
-            "reverse_distillation",
-            "lite0_maps",
-            {**reverse, "seeds": [0], "epochs": 3 * epochs},
-            {},
-        ),
+        "reverse_distillation_long": ("reverse_distillation", "lite0_maps", longer, {}),
         "reverse_distillation_r18": ("reverse_distillation", "r18_maps", {"epochs": r18_epochs}, {}),
         "dfr": ("dfr", "lite0_cells", {**SEEDS, "epochs": dfr_epochs}, {}),
         "panda": ("panda", None, {**SEEDS, "steps": 60, "checkpoints": 3, "clip_norm": 0.01}, {}),

@@ -51,25 +51,8 @@ _CONTEXT.set_forkserver_preload(
     ]
 )
 
-# Stages in their order, such that every kind of file is written and read.
-STAGES = [
-    "generate@campus",
-    "generate@pool_demo",
-    "generate@sprites",
-    "ingest@tiny",
-    "ingest@tinypool",
-    "inpaint@tinypool",
-    "pool_mask@tinypool",
-    "composite@tiny",
-    "flow@tiny",
-    "features@tiny_net",
-    "features@tinypool_cells",
-    *(
-        f"{step}@tiny_{method}"
-        for method in ("brightness", "coherent_motion", "knn", "feature_lstm", "conv_ae", "dfr", "pasted")
-        for step in ("train", "score", "evaluate")
-    ),
-    # What follows, with two categories among it, is in the sweep alone.
+# Stages that only the sweep has, a data set of two categories among them.
+SWEPT = [
     "features@tiny_maps",
     "generate@products",
     "ingest@products",
@@ -88,9 +71,28 @@ STAGES = [
         )
         for step in ("train", "score", "evaluate")
     ),
+]
+# Stages in their order, such that every kind of file is written and read.
+STAGES = [
+    "generate@campus",
+    "generate@pool_demo",
+    "generate@sprites",
+    "ingest@tiny",
+    "ingest@tinypool",
+    "inpaint@tinypool",
+    "pool_mask@tinypool",
+    "composite@tiny",
+    "flow@tiny",
+    "features@tiny_net",
+    "features@tinypool_cells",
+    *(
+        f"{step}@tiny_{method}"
+        for method in ("brightness", "coherent_motion", "knn", "feature_lstm", "conv_ae", "dfr", "pasted")
+        for step in ("train", "score", "evaluate")
+    ),
+    *SWEPT,
     "summarize",
 ]
-SWEPT = STAGES[STAGES.index("features@tiny_maps") : -1]
 COMMANDS = {
     "check": ("check",),
     "results": ("results",),
@@ -260,11 +262,8 @@ def parameters(stages: Sequence[str] = STAGES) -> dict[str, Any]:
             "edge": 0.5,
         }
     }
-    for section in ("generate", "ingest", "features"):
-        keys = {address.partition("@")[2] for address in stages if address.startswith(f"{section}@")}
-        params[section] = {key: item for key, item in params[section].items() if key in keys}
-    used = {address.partition("@")[2] for address in stages if address.startswith("train@")}
-    params["runs"] = {name: run for name, run in params["runs"].items() if name in used}
+    for section, step in {"generate": "generate", "ingest": "ingest", "features": "features", "runs": "train"}.items():
+        params[section] = {key: item for key, item in params[section].items() if f"{step}@{key}" in stages}
     return params
 
 

@@ -24,7 +24,8 @@ from tests.faults import COMMANDS, FAULTS, PARAMS_FAULTS, STAGES, SWEPT, Finishe
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits, capabilities and /proc of Linux")
 
 EVERYTHING = [*STAGES, *COMMANDS]
-# Every kind of store, model and picture is in these; the others run in the sweep, half an hour on two cores
+USUAL_STAGES = [address for address in STAGES if address not in SWEPT]
+# Every kind of store, model and picture is in these; the others run in the sweep, an hour and more on two cores
 # (`pytest -m sweep --dist load tests/test_faults.py`).
 LEFT_OUT = ("_dfr", "_pasted", "_feature_lstm", "_coherent_motion", "evaluate@tiny_brightness", "evaluate@tiny_knn")
 FEW = [what for what in EVERYTHING if not what.endswith(LEFT_OUT) and what not in SWEPT]
@@ -38,8 +39,7 @@ MORE_SIZES = (100, 1000, 5000, 60_000, 200_000)
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Finished:
     swept = any(item.get_closest_marker("sweep") for item in request.session.items)
-    stages = [address for address in STAGES if swept or address not in SWEPT]
-    return faults.finish(tmp_path_factory.mktemp("faults") / "workspace", stages)
+    return faults.finish(tmp_path_factory.mktemp("faults") / "workspace", STAGES if swept else USUAL_STAGES)
 
 
 @pytest.fixture
@@ -149,8 +149,7 @@ def test_every_fault_of_every_input(finished: Finished, place: Path, what: str, 
 @pytest.mark.parametrize("kind", ["a stage", "a command"])
 def test_params_that_cannot_be_read(finished: Finished, place: Path, kind: str, fault: str) -> None:
     """Two of the stages or commands meet each fault."""
-    known = [address for address in STAGES if address not in SWEPT] if kind == "a stage" else COMMANDS
-    everything = [what for what in known if what != "methods list"]
+    everything = [what for what in (USUAL_STAGES if kind == "a stage" else COMMANDS) if what != "methods list"]
     for number in range(2):
         what = everything[(2 * list(PARAMS_FAULTS).index(fault) + number) % len(everything)]
         assert trial(finished, place, what, fault=fault, file=Path("params.yaml")) == []

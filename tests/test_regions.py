@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from vadpipe.evaluation import regions
+from vadpipe.evaluation import arrays
 from vadpipe.evaluation.boxes import Box
 from vadpipe.evaluation.regions import Steps, areas, collect, linked
 
@@ -141,7 +141,7 @@ def test_equals_a_loop(seed: int) -> None:
 
 
 def test_a_resample_is_the_clips_that_it_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regions, "_CELLS", 100)  # in several parts
+    monkeypatch.setattr(arrays, "_CELLS", 100)  # in several parts
     clips = drawn(3, 5, scores=2**53)  # of equal ones, the order would count
     weights = np.random.default_rng(0).multinomial(5, [0.2] * 5, 30)
     found = areas(steps_of(clips), weights)

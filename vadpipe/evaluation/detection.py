@@ -7,11 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vadpipe.evaluation.arrays import Bools, Floats, Ints
+from vadpipe.evaluation.arrays import Bools, Floats, Ints, rows_at_once
 from vadpipe.evaluation.boxes import Box, overlaps
-
-# Cells of the largest array of a bootstrap: (resamples at once) x (boxes). More only take more memory.
-_CELLS = 2**18
 
 
 @dataclass(frozen=True)
@@ -94,16 +91,15 @@ def resampled_precision(matches: Matches, weights: Ints) -> Floats:
     """Return the average precision where image i counts `weights[b, i]` times, (B,)."""
     last = _last(matches.score)
     out = np.zeros(len(weights))
-    step = max(1, _CELLS // max(1, len(matches.score)))
-    for start in range(0, len(weights), step):
-        part = weights[start : start + step]
+    for rows in rows_at_once(weights, len(matches.score)):
+        part = weights[rows]
         drawn = part[:, matches.image]
         counted = drawn.cumsum(axis=1)[:, last]
         hits = (drawn * matches.hit).cumsum(axis=1)[:, last]
         gained = np.diff(hits, axis=1, prepend=0)
         total = part @ matches.truths
         area = (gained * (hits / np.maximum(counted, 1))).sum(axis=1)
-        out[start : start + step] = np.where(total > 0, area / np.maximum(total, 1), np.nan)
+        out[rows] = np.where(total > 0, area / np.maximum(total, 1), np.nan)
     return out
 
 

@@ -10,12 +10,10 @@ from zlib import crc32
 import numpy as np
 from scipy.special import stdtrit
 
-from vadpipe.evaluation.arrays import Bools, Floats, Ints, Labels
+from vadpipe.evaluation.arrays import Bools, Floats, Ints, Labels, rows_at_once
 from vadpipe.evaluation.frame import Pairs
 
 DIGITS = 6
-# Cells of the largest array of a bootstrap: (resamples at once) x (images). More only take more memory.
-_CELLS = 2**18
 
 
 def over_seeds(values: Sequence[float] | Floats) -> dict[str, Any]:
@@ -125,15 +123,14 @@ def _weighted_auc(labels: Labels, scores: Floats, image: Ints, weights: Ints) ->
         return out
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.append(True, np.diff(scores[order]) > 0))
-    step = max(1, _CELLS // max(1, weights.shape[1]))
-    for start in range(0, len(weights), step):
-        drawn = weights[start : start + step, image[order]]
+    for rows in rows_at_once(weights, weights.shape[1]):
+        drawn = weights[rows, image[order]]
         abnormal, normal = (
             np.add.reduceat(drawn * (labels[order] == label), starts, axis=1).astype(np.float64) for label in (1, 0)
         )
         wins = (abnormal * (normal.cumsum(axis=1) - normal / 2)).sum(axis=1)
         pairs = (abnormal.sum(axis=1) * normal.sum(axis=1)).astype(np.int64)
-        out[start : start + step] = _ratio(wins, pairs)
+        out[rows] = _ratio(wins, pairs)
     return out
 
 

@@ -14,13 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vadpipe.evaluation.arrays import Bools, Floats, Ints
+from vadpipe.evaluation.arrays import Bools, Floats, Ints, rows_at_once
 from vadpipe.evaluation.boxes import Box, overlaps
 
 OVERLAP = 0.1  # intersection over union from which a box finds a region (beta)
 SHARE = 0.1  # share of its regions from which a track is found (alpha)
-# Cells of the largest array of a bootstrap: (resamples at once) x (boxes). More only take more memory.
-_CELLS = 2**18
 
 
 @dataclass(frozen=True)
@@ -115,16 +113,15 @@ def areas(steps: Steps, weights: Ints) -> Floats:
     Both curves start at 0, 0, and go on level from their last point up to one false alarm a frame.
     """
     out = np.zeros((2, len(weights)))
-    step = max(1, _CELLS // max(1, len(steps.unit)))
-    for start in range(0, len(weights), step):
-        part = weights[start : start + step]
+    for rows in rows_at_once(weights, len(steps.unit)):
+        part = weights[rows]
         drawn = part[:, steps.unit]
         regions, tracks, frames = (part @ steps.totals).T[:, :, None]
         with np.errstate(divide="ignore", invalid="ignore"):
             alarms = (drawn * steps.false).cumsum(axis=1) / frames
             for row, gained, total in ((0, steps.regions, regions), (1, steps.tracks, tracks)):
-                out[row, start : start + step] = _area(alarms, (drawn * gained).cumsum(axis=1) / total)
-            out[:, start : start + step][:, regions[:, 0] == 0] = np.nan
+                out[row, rows] = _area(alarms, (drawn * gained).cumsum(axis=1) / total)
+            out[:, rows][:, regions[:, 0] == 0] = np.nan
     return out
 
 

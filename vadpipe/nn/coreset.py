@@ -28,7 +28,6 @@ def k_centre(vectors: Vectors, count: int, first: int) -> Indices:
     """
     choose_device("cpu")
     vectors = np.ascontiguousarray(vectors - vectors.mean(axis=0), np.float32)
-    rows = torch.from_numpy(vectors)
     count = min(count, len(vectors))
     chosen = np.empty(count, np.int64)
     centres = np.empty((count, vectors.shape[1]), np.float32)
@@ -36,36 +35,35 @@ def k_centre(vectors: Vectors, count: int, first: int) -> Indices:
     owner = np.zeros(len(vectors), np.int32)
     # Room for bounds and vectors: asking for it anew takes as long as what is computed in it.
     bound, room = np.empty(len(vectors), np.float32), np.empty_like(vectors[: int(_ALL * len(vectors))])
-    reach = _distances(rows, vectors[first])
+    everything = np.arange(len(vectors))
+    reach = _distances(vectors, vectors[first])
     with progress.bar(count, "vectors", "coreset", done=1) as bar:
         for step in range(1, count):
             farthest = int(reach.argmax())
             if reach[farthest] == 0:
                 return chosen[:step]
             centre = vectors[farthest]
-            half = _distances(torch.from_numpy(centres[:step]), centre) / 2
+            half = _distances(centres[:step], centre) / 2
             # `clip` is never needed, but without it `take` fills a copy first.
             np.take(half, owner, out=bound, mode="clip")
             maybe = np.flatnonzero(reach > bound)
             if len(maybe) > len(room):
-                distance = _distances(rows, centre)
-                moved = np.flatnonzero(distance < reach)
-                reach[moved] = distance[moved]
+                maybe, some = everything, vectors
             else:
                 some = np.take(vectors, maybe, axis=0, out=room[: len(maybe)], mode="clip")
-                distance = _distances(torch.from_numpy(some), centre)
-                nearer = distance < reach[maybe]
-                moved = maybe[nearer]
-                reach[moved] = distance[nearer]
-            owner[moved] = step
+            distance = _distances(some, centre)
+            nearer = distance < reach[maybe]
+            moved = maybe[nearer]
+            reach[moved], owner[moved] = distance[nearer], step
             chosen[step], centres[step] = farthest, centre
             reach[farthest] = 0
             bar.update()
     return chosen
 
 
-def _distances(rows: torch.Tensor, centre: Vectors) -> Vectors:
-    """Return the distances of rows (n, D) to a centre, (n,), from differences, which lose no digits."""
-    apart = torch.cdist(rows, torch.from_numpy(centre[None]), compute_mode="donot_use_mm_for_euclid_dist")
+def _distances(vectors: Vectors, centre: Vectors) -> Vectors:
+    """Return the distances of vectors (n, D) to a centre, (n,), from differences, which lose no digits."""
+    ends = torch.from_numpy(vectors), torch.from_numpy(centre[None])
+    apart = torch.cdist(*ends, compute_mode="donot_use_mm_for_euclid_dist")
     found: Vectors = apart[:, 0].numpy()
     return found
